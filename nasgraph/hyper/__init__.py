@@ -1,0 +1,16 @@
+"""Graph hypernetworks: graphs to parameters."""
+
+from nasgraph.hyper.checkpoint import load_ghn, save_ghn
+from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork, Parameters
+from nasgraph.hyper.train import GHNTrainConfig, TrainStep, train_ghn
+
+__all__ = [
+    "GHNConfig",
+    "GHNTrainConfig",
+    "GraphHyperNetwork",
+    "Parameters",
+    "TrainStep",
+    "load_ghn",
+    "save_ghn",
+    "train_ghn",
+]

@@ -1,0 +1,127 @@
+"""Graph hypernetworks on disk: `weights.safetensors` beside `config.json`. Nothing is ever unpickled."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nasgraph.encode import FEATURES, OP_IDS
+from nasgraph.errors import CheckpointError, ConfigError, NasGraphError
+from nasgraph.files import Json, read_json, sha256_of, write_atomically, write_json
+from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork
+
+SCHEMA = "nasgraph/ghn/1"
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors atomically as safetensors. Raises `NasGraphError` if the disk is full."""
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise NasGraphError(f"Cannot write '{path}': {error}") from error
+
+    write_atomically(path, write)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no iteration protocol
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"Cannot read tensors from '{path}': {error}") from error
+
+
+def save_ghn(ghn: GraphHyperNetwork, folder: Path, *, recipe: Mapping[str, Json]) -> None:
+    """Write a hypernetwork: weights first, then the configuration that makes them valid.
+
+    Args:
+        ghn: What to write.
+        folder: Where; created if missing.
+        recipe: How it was trained: spaces, data set, settings, seeds, versions. Kept as it is.
+    """
+    save_tensors(folder / WEIGHTS, ghn.state_dict())
+    config: dict[str, Json] = {
+        "schema": SCHEMA,
+        "config": asdict(ghn.config),
+        "ops": list(OP_IDS),
+        "features": list(FEATURES),
+        "recipe": dict(recipe),
+        "sha256": sha256_of(folder / WEIGHTS),
+    }
+    write_json(folder / CONFIG, config)
+
+
+def load_ghn(folder: Path, *, device: str | torch.device = "cpu") -> tuple[GraphHyperNetwork, dict[str, Json]]:
+    """Read a hypernetwork and its recipe.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged or foreign, the checksum differs, or tensors do not fit.
+    """
+    try:
+        document = read_json(folder / CONFIG)
+    except NasGraphError as error:
+        raise CheckpointError(f"No graph hypernetwork in '{folder}': {error}") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise CheckpointError(f"Expected '{folder / CONFIG}' to have schema '{SCHEMA}'")
+    config, recipe, checksum = (document.get(name) for name in ("config", "recipe", "sha256"))
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"Expected 'recipe' in '{folder / CONFIG}' to be an object")
+    if document.get("ops") != list(OP_IDS) or document.get("features") != list(FEATURES):
+        raise CheckpointError(f"The hypernetwork in '{folder}' reads other operators or features than this version")
+    ghn = GraphHyperNetwork(ghn_config_from_json(config, source=str(folder / CONFIG)))
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"The file '{folder / WEIGHTS}' is missing")
+    if sha256_of(folder / WEIGHTS) != checksum:
+        raise CheckpointError(f"The checksum of '{folder / WEIGHTS}' differs from the recorded one: damaged or changed")
+    load_state(ghn, load_tensors(folder / WEIGHTS), source=folder / WEIGHTS)
+    return ghn.to(device).eval(), recipe
+
+
+def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+    """Copy tensors into a module; names and shapes must match exactly.
+
+    Raises:
+        CheckpointError: For the first name that is missing, unexpected, or of another shape.
+    """
+    own = module.state_dict()
+    for name in sorted({*own, *tensors}):
+        if name not in tensors or name not in own:
+            kind = "lacks" if name not in tensors else "has an unexpected"
+            raise CheckpointError(f"'{source}' {kind} tensor '{name}'")
+        if own[name].shape != tensors[name].shape:
+            raise CheckpointError(
+                f"Expected '{name}' in '{source}' to have shape {tuple(own[name].shape)} (got {tuple(tensors[name].shape)})"
+            )
+    module.load_state_dict(dict(tensors))
+
+
+def ghn_config_from_json(value: Json, *, source: str) -> GHNConfig:
+    """Read a configuration; unknown fields and wrong types are refused.
+
+    Raises:
+        CheckpointError: In words, with the field.
+    """
+    known = {field.name: field.type for field in fields(GHNConfig)}
+    if not isinstance(value, dict) or set(value) != set(known):
+        raise CheckpointError(f"Expected 'config' in {source} to have exactly the fields {', '.join(sorted(known))}")
+    arguments: dict[str, Any] = dict(value)
+    for name, kind in known.items():
+        if kind in (int, bool) and type(arguments[name]) is not kind:
+            raise CheckpointError(f"Expected '{name}' in {source} to be of type {getattr(kind, '__name__', kind)}")
+    try:
+        return GHNConfig(**arguments)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error

@@ -1,0 +1,44 @@
+"""Search spaces (choices to graph) and the choosers that sample, replay, change and enumerate them."""
+
+from nasgraph.spaces.choosers import (
+    ReplayChooser,
+    SamplingChooser,
+    crossover,
+    enumerate_candidates,
+    mutate,
+    neighbours,
+    replay,
+    sample,
+)
+from nasgraph.spaces.registry import load_space, space_names
+from nasgraph.spaces.space import (
+    Architecture,
+    Candidate,
+    Choice,
+    Chooser,
+    Question,
+    SearchSpace,
+    architecture_from_json,
+    realise,
+)
+
+__all__ = [
+    "Architecture",
+    "Candidate",
+    "Choice",
+    "Chooser",
+    "Question",
+    "ReplayChooser",
+    "SamplingChooser",
+    "SearchSpace",
+    "architecture_from_json",
+    "crossover",
+    "enumerate_candidates",
+    "load_space",
+    "mutate",
+    "neighbours",
+    "realise",
+    "replay",
+    "sample",
+    "space_names",
+]
