@@ -6,10 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nasgraph.errors import NasGraphError
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+else:
+    Json = object  # beartype, which checks types in the tests, cannot follow a type that names itself
 
 MAX_JSON_BYTES = 64 * 2**20
 

@@ -1,3 +1,4 @@
+# ruff: noqa: N815  shape letters after tensor names, in fields too
 """Batches of graphs as tensors: a dense view for attention, PyTorch Geometric's `Data` and `Batch` at the border.
 
 Letters in tensor names: B = graphs in the batch, N = nodes (padded), F = numeric features, E = edges,
@@ -72,7 +73,12 @@ def batch_graphs(graphs: Sequence[ComputationalGraph | EncodedGraph]) -> GraphBa
     distance = np.zeros((B, N, N), np.int64)
     for b, graph in enumerate(encoded):
         n = len(graph)
-        op[b, :n], features[b, :n], level[b, :n], mask[b, :n] = graph.op_N, graph.features_NF, graph.level_N, True
+        op[b, :n], features[b, :n], level[b, :n], mask[b, :n] = (
+            graph.op_N,
+            graph.features_NF,
+            graph.level_N,
+            True,
+        )
         distance[b, :n, :n] = graph.distance_NN
     edges = np.concatenate([graph.edges_2E + b * N for b, graph in enumerate(encoded)], axis=1)
     return GraphBatch(

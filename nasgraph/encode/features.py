@@ -1,3 +1,4 @@
+# ruff: noqa: N815  shape letters after tensor names, in fields too
 """Graphs to numbers: node features, distances, and the list of parameters to predict.
 
 Letters in array names: N = nodes of one graph, F = numeric features, E = edges.
@@ -117,7 +118,9 @@ def _features(graph: ComputationalGraph, index: int, uses: int) -> list[float]:
     spec = graph.parameters.get(f"n{index}.weight")
     weight = spec.shape if spec is not None else (1,)
     kernel, stride, dilation = (_pair(attrs, name) for name in ("kernel_size", "stride", "dilation"))
-    groups, heads, axis = (attrs.get(name, default) for name, default in (("groups", 1), ("num_heads", 1), ("axis", 0)))
+    groups, heads, axis = (
+        attrs.get(name, default) for name, default in (("groups", 1), ("num_heads", 1), ("axis", 0))
+    )
     assert isinstance(groups, int)
     assert isinstance(heads, int)
     assert isinstance(axis, int)

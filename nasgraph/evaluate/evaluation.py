@@ -50,6 +50,6 @@ class Evaluator(Protocol):
         """Measure `graph`. Equal arguments give an equal result on one machine."""
 
 
-def never_stop(step: int, value: float) -> bool:
+def never_stop(step: int, value: float) -> bool:  # noqa: ARG001  the signature of KeepGoing
     """A `keep_going` that lets every measurement run to its end."""
     return True

@@ -10,7 +10,9 @@ from nasgraph.data import Split
 from nasgraph.modules import Program, RunContext, buffers_by_node
 
 
-def measure(program: Program, state: Mapping[str, Tensor], split: Split, *, batch_size: int) -> tuple[float, float]:
+def measure(
+    program: Program, state: Mapping[str, Tensor], split: Split, *, batch_size: int
+) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of a network on a split, in inference mode.
 
     Batch norms use the running statistics in `state`; where it has none, those of each batch, so that the result
@@ -20,7 +22,8 @@ def measure(program: Program, state: Mapping[str, Tensor], split: Split, *, batc
         program: The network.
         state: Parameters by name, and running statistics where there are any.
         split: Examples, on the device of `state`.
-        batch_size: Examples per forward pass; the last pass may have fewer.
+        batch_size: Examples per forward pass. The last pass may have fewer, but not a single one, of which
+            norms have no statistics: it joins the pass before.
 
     Returns:
         Loss, and accuracy in [0, 1].
@@ -28,8 +31,9 @@ def measure(program: Program, state: Mapping[str, Tensor], split: Split, *, batc
     buffers = buffers_by_node({name: tensor for name, tensor in state.items() if "running_" in name})
     loss, correct = 0.0, 0
     with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            images, targets = split.inputs[start : start + batch_size], split.targets[start : start + batch_size]
+        for start in range(0, max(1, len(split) - 1), batch_size):
+            stop = len(split) if start + batch_size >= len(split) - 1 else start + batch_size
+            images, targets = split.inputs[start:stop], split.targets[start:stop]
             (logits,) = program(state, [images], RunContext(batch_size=len(images), buffers=buffers))
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             correct += int((logits.argmax(1) == targets).sum())

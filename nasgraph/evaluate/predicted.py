@@ -93,12 +93,14 @@ class PredictedWeightsScorer:
         train, rng = self.data.train, generator(self.config.seed, "tune")
         dropout = torch.Generator().manual_seed(self.config.seed)
         for step in range(self.config.tune_steps):
-            optimizer.param_groups[0]["lr"] = self.config.tune_learning_rate * (1 - step / self.config.tune_steps)
+            optimizer.param_groups[0]["lr"] = self.config.tune_learning_rate * (
+                1 - step / self.config.tune_steps
+            )
             batch = train.pick(torch.from_numpy(rng.integers(len(train), size=self.config.tune_batch)))
             context = RunContext(batch_size=len(batch), training=True, generator=dropout)
             (logits,) = program(tuned, [batch.inputs], context)
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(logits, batch.targets).backward()
+            F.cross_entropy(logits, batch.targets).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         return {name: tensor.detach() for name, tensor in tuned.items()}
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -99,20 +99,28 @@ class TrainEvaluator:
         if self.config.init in ("random", "both"):
             starts["random"] = initial_parameters(graph, seed=derive_seed(seed, "init"))
         results: dict[str, Evaluation] = {}
+        going = True
         for offset, (name, start) in enumerate(starts.items()):
             before = [result.value for result in results.values()]
 
             def shifted(epoch: int, value: float, offset: int = offset, before: list[float] = before) -> bool:
-                return keep_going(offset * self.config.epochs + epoch, max([value, *before]))
+                nonlocal going
+                going = keep_going(offset * self.config.epochs + epoch, max([value, *before]))
+                return going
 
-            results[name] = train_graph(graph, self.data, self.config, start=start, seed=seed, keep_going=shifted)
+            results[name] = train_graph(
+                graph, self.data, self.config, start=start, seed=seed, keep_going=shifted
+            )
+            if not going:
+                break
         best = max(results.values(), key=lambda result: result.value)
         if self.config.init == "random":
             return best
         by_init = {f"val_accuracy_{name}_init": result.value for name, result in results.items()}
         seconds = sum(result.metrics["train_seconds"] for result in results.values())
         metrics = {**best.metrics, **by_init, "train_seconds": seconds}
-        return Evaluation(best.objective, metrics, best.curve, seed, best.stopped_early, best.state)
+        is_cut = len(results) < len(starts) or any(result.stopped_early for result in results.values())
+        return replace(best, metrics=metrics, stopped_early=is_cut)
 
 
 def train_graph(
@@ -143,43 +151,56 @@ def train_graph(
     started = time.perf_counter()
     device = data.train.inputs.device
     program = Program(graph)
-    parameters = {name: tensor.detach().to(device, copy=True).requires_grad_() for name, tensor in start.items()}
+    parameters = {
+        name: tensor.detach().to(device, copy=True).requires_grad_() for name, tensor in start.items()
+    }
     buffers = {name: tensor.to(device) for name, tensor in initial_buffers(graph).items()}
     context_buffers = buffers_by_node(buffers)
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     rng = torch.Generator().manual_seed(derive_seed(seed, "augment"))
-    steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+    # A last batch of one example is left out: norms have no statistics of it.
+    drop_last = len(data.train) > config.batch_size and len(data.train) % config.batch_size == 1
+    num_examples = len(data.train) - drop_last
+    num_steps = config.epochs * math.ceil(num_examples / config.batch_size)
     step, curve, best, waited, stopped_early = 0, [], None, 0, False
     for epoch in range(config.epochs):
         total_loss = torch.zeros((), device=device)
-        for images, targets in batches(data.train, batch_size=config.batch_size, seed=seed, epoch=epoch):
-            optimizer.param_groups[0]["lr"] = config.learning_rate * _factor(step, config.epochs * steps_per_epoch)
+        for images, targets in batches(
+            data.train, batch_size=config.batch_size, seed=seed, epoch=epoch, drop_last=drop_last
+        ):
+            optimizer.param_groups[0]["lr"] = config.learning_rate * _factor(step, num_steps)
             seen = augment(images, config.augmentation, rng=rng) if images.ndim == 4 else images
             context = RunContext(batch_size=len(seen), training=True, generator=rng, buffers=context_buffers)
             (logits,) = program(parameters, [seen], context)
             loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             total_loss += loss.detach() * len(images)
             step += 1
-        train_loss = float(total_loss) / len(data.train)
-        if not math.isfinite(train_loss):
-            raise CandidateError(f"The training loss became {train_loss} in epoch {epoch + 1}")
         state = {**parameters, **buffers}
         val_loss, val_accuracy = measure(program, state, data.validation, batch_size=config.eval_batch)
+        train_loss = float(total_loss) / num_examples
+        for kind, value in (("training", train_loss), ("validation", val_loss)):
+            if not math.isfinite(value):
+                raise CandidateError(f"The {kind} loss became {value} in epoch {epoch + 1}")
         curve.append(val_accuracy)
         waited += 1
         if best is None or val_accuracy >= best["val_accuracy"]:
             waited = 0 if best is None or val_accuracy > best["val_accuracy"] else waited
-            best = {"val_accuracy": val_accuracy, "val_loss": val_loss, "train_loss": train_loss, "epochs": epoch + 1.0}
+            best = {
+                "val_accuracy": val_accuracy,
+                "val_loss": val_loss,
+                "train_loss": train_loss,
+                "epochs": epoch + 1.0,
+            }
             best_state = {name: tensor.detach().clone() for name, tensor in state.items()}
         if config.patience is not None and waited >= config.patience:
             break
         if not keep_going(epoch, best["val_accuracy"]):
-            stopped_early = True
+            stopped_early = epoch + 1 < config.epochs
             break
     assert best is not None
     cost = cost_of(graph)

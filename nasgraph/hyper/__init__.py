@@ -2,7 +2,7 @@
 
 from nasgraph.hyper.checkpoint import load_ghn, save_ghn
 from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork, Parameters
-from nasgraph.hyper.train import GHNTrainConfig, TrainStep, train_ghn
+from nasgraph.hyper.train import GHNTrainConfig, TrainStep, held_out_candidates, train_ghn
 
 __all__ = [
     "GHNConfig",
@@ -10,6 +10,7 @@ __all__ = [
     "GraphHyperNetwork",
     "Parameters",
     "TrainStep",
+    "held_out_candidates",
     "load_ghn",
     "save_ghn",
     "train_ghn",

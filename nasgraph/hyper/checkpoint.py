@@ -24,7 +24,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     def write(temporary: Path) -> None:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary
+            )
         except SafetensorError as error:  # how the library reports a full disk
             raise NasGraphError(f"Cannot write '{path}': {error}") from error
 
@@ -64,7 +66,9 @@ def save_ghn(ghn: GraphHyperNetwork, folder: Path, *, recipe: Mapping[str, Json]
     write_json(folder / CONFIG, config)
 
 
-def load_ghn(folder: Path, *, device: str | torch.device = "cpu") -> tuple[GraphHyperNetwork, dict[str, Json]]:
+def load_ghn(
+    folder: Path, *, device: str | torch.device = "cpu"
+) -> tuple[GraphHyperNetwork, dict[str, Json]]:
     """Read a hypernetwork and its recipe.
 
     Raises:
@@ -80,18 +84,33 @@ def load_ghn(folder: Path, *, device: str | torch.device = "cpu") -> tuple[Graph
     if not isinstance(recipe, dict):
         raise CheckpointError(f"Expected 'recipe' in '{folder / CONFIG}' to be an object")
     if document.get("ops") != list(OP_IDS) or document.get("features") != list(FEATURES):
-        raise CheckpointError(f"The hypernetwork in '{folder}' reads other operators or features than this version")
-    ghn = GraphHyperNetwork(ghn_config_from_json(config, source=str(folder / CONFIG)))
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"The file '{folder / WEIGHTS}' is missing")
-    if sha256_of(folder / WEIGHTS) != checksum:
-        raise CheckpointError(f"The checksum of '{folder / WEIGHTS}' differs from the recorded one: damaged or changed")
-    load_state(ghn, load_tensors(folder / WEIGHTS), source=folder / WEIGHTS)
+        raise CheckpointError(
+            f"The hypernetwork in '{folder}' reads other operators or features than this version"
+        )
+    ghn_config = ghn_config_from_json(config, source=str(folder / CONFIG))
+    try:
+        found = sha256_of(folder / WEIGHTS)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read '{folder / WEIGHTS}': {error.strerror or error}") from error
+    if found != checksum:
+        raise CheckpointError(
+            f"The checksum of '{folder / WEIGHTS}' differs from the recorded one: damaged or changed"
+        )
+    tensors = load_tensors(folder / WEIGHTS)
+    with torch.device("meta"):  # so that absurd sizes in a foreign file claim no memory
+        check_state(GraphHyperNetwork(ghn_config), tensors, source=folder / WEIGHTS)
+    ghn = GraphHyperNetwork(ghn_config)
+    ghn.load_state_dict(tensors)
     return ghn.to(device).eval(), recipe
 
 
-def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
-    """Copy tensors into a module; names and shapes must match exactly.
+def check_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+    """Check that tensors fit a module: names and shapes must match exactly.
+
+    Args:
+        module: Where the tensors are to go; may live on "meta". Not changed.
+        tensors: By name.
+        source: Where they come from, for messages.
 
     Raises:
         CheckpointError: For the first name that is missing, unexpected, or of another shape.
@@ -105,7 +124,6 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source
             raise CheckpointError(
                 f"Expected '{name}' in '{source}' to have shape {tuple(own[name].shape)} (got {tuple(tensors[name].shape)})"
             )
-    module.load_state_dict(dict(tensors))
 
 
 def ghn_config_from_json(value: Json, *, source: str) -> GHNConfig:
@@ -116,11 +134,15 @@ def ghn_config_from_json(value: Json, *, source: str) -> GHNConfig:
     """
     known = {field.name: field.type for field in fields(GHNConfig)}
     if not isinstance(value, dict) or set(value) != set(known):
-        raise CheckpointError(f"Expected 'config' in {source} to have exactly the fields {', '.join(sorted(known))}")
+        raise CheckpointError(
+            f"Expected 'config' in {source} to have exactly the fields {', '.join(sorted(known))}"
+        )
     arguments: dict[str, Any] = dict(value)
     for name, kind in known.items():
         if kind in (int, bool) and type(arguments[name]) is not kind:
-            raise CheckpointError(f"Expected '{name}' in {source} to be of type {getattr(kind, '__name__', kind)}")
+            raise CheckpointError(
+                f"Expected '{name}' in {source} to be of type {getattr(kind, '__name__', kind)}"
+            )
     try:
         return GHNConfig(**arguments)
     except ConfigError as error:

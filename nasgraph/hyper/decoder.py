@@ -48,7 +48,9 @@ class _UnitBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         block_OIC, *saved = ctx.saved_tensors
-        hidden, scales, units, inverses = (saved[i : i + len(grads)] for i in range(0, len(saved), len(grads)))
+        hidden, scales, units, inverses = (
+            saved[i : i + len(grads)] for i in range(0, len(saved), len(grads))
+        )
         grad_block_OIC = torch.zeros_like(block_OIC)
         grad_hidden, grad_scales = [], []
         for k, (outputs, inputs) in enumerate(ctx.sizes):
@@ -153,7 +155,7 @@ class TensorDecoder(nn.Module):
                 groups[kernel, size] = ([rows[place] for place in places], hidden_TSC[index], scale_T[index])
         if not groups:
             return {}
-        blocks = _UnitBlocks.apply(
+        blocks = _UnitBlocks.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self.block[kind],
             tuple(size for _, size in groups),
             *(hidden for _, hidden, _ in groups.values()),
@@ -185,9 +187,11 @@ class TensorDecoder(nn.Module):
         y_TL = state_TD[torch.tensor(rows, device=state_TD.device)] @ self.vector[kind].T
         value_TL = 2 * torch.sigmoid(y_TL / 2) if kind == "scale" else torch.tanh(y_TL / 5)
         lengths = [prod(slots[row].shape) for row in rows]
-        index = np.concatenate([t * self.max_size + np.arange(n) % self.max_size for t, n in enumerate(lengths)])
+        index = np.concatenate(
+            [t * self.max_size + np.arange(n) % self.max_size for t, n in enumerate(lengths)]
+        )
         flat = value_TL.flatten()[torch.from_numpy(index).to(state_TD.device)]
-        return dict(zip(rows, flat.split(lengths), strict=True))
+        return dict(zip(rows, torch.split(flat, lengths), strict=True))
 
     def _centre(self, height: int, width: int) -> Tensor:
         """Positions of a centred window of this size in the block's spatial grid."""
@@ -210,7 +214,12 @@ def _kind_of(slot: ParameterSlot) -> str:
 
 
 def _target_rms(kind: str, slot: ParameterSlot) -> float:
-    return {"weight": (2 / slot.fan_in) ** 0.5, "head": (1 / slot.fan_in) ** 0.5, "table": 0.02}[kind]
+    rms: dict[str, float] = {
+        "weight": (2 / slot.fan_in) ** 0.5,
+        "head": (1 / slot.fan_in) ** 0.5,
+        "table": 0.02,
+    }
+    return rms[kind]
 
 
 def _tile(w_OIHW: Tensor, shape: tuple[int, ...]) -> Tensor:

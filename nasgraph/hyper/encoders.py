@@ -59,7 +59,8 @@ class TransformerEncoder(nn.Module):
         """Node states; padded nodes hold numbers without meaning."""
         B, N = graphs.mask_BN.shape
         degrees = [
-            torch.bincount(ends, minlength=B * N).clamp(max=MAX_DEGREE).view(B, N) for ends in graphs.edge_index
+            torch.bincount(ends, minlength=B * N).clamp(max=MAX_DEGREE).view(B, N)
+            for ends in graphs.edge_index
         ]
         x_BND = self.embed(graphs) + self.out_degree(degrees[0]) + self.in_degree(degrees[1])
         bias_BHNN = self.bias(graphs.distance_BNN + MAX_DISTANCE).permute(0, 3, 1, 2)
@@ -107,8 +108,12 @@ class GatedEncoder(nn.Module):
         super().__init__()
         self.num_rounds = num_rounds
         self.embed = NodeEmbedding(dim)
-        self.direct = nn.ModuleList(nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2))
-        self.virtual = nn.ModuleList(nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2))
+        self.direct = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2)
+        )
+        self.virtual = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2)
+        )
         self.update = nn.ModuleList(nn.GRUCell(dim, dim) for _ in range(2))
         self.norm = nn.LayerNorm(dim)
 
@@ -127,15 +132,17 @@ class GatedEncoder(nn.Module):
 
     def _traverse(self, way: int, order: list[Tensor], state_MD: Tensor, distance_MN: Tensor) -> Tensor:
         """One pass over the levels; `distance_MN[v, u]` is the distance from u to v where u comes first."""
-        N = distance_MN.shape[1]
+        N, D = distance_MN.shape[1], state_MD.shape[1]
         direct_MN = (distance_MN == 1).to(state_MD.dtype)
-        virtual_MN = torch.where(distance_MN > 1, 1.0 / distance_MN.clamp(min=1), 0.0)
+        virtual_MN = torch.where(distance_MN > 1, 1.0 / distance_MN.clamp(min=1), 0.0).to(state_MD.dtype)
         # What a node tells others is computed once, when its level is done; until then it is zero.
         direct_MD, virtual_MD = torch.zeros_like(state_MD), torch.zeros_like(state_MD)
         for nodes in order:
             graph = nodes // N
-            message = torch.einsum("mn,mnd->md", direct_MN[nodes], direct_MD.unflatten(0, (-1, N))[graph])
-            message = message + torch.einsum("mn,mnd->md", virtual_MN[nodes], virtual_MD.unflatten(0, (-1, N))[graph])
+            message = torch.einsum("mn,mnd->md", direct_MN[nodes], direct_MD.view(-1, N, D)[graph])
+            message = message + torch.einsum(
+                "mn,mnd->md", virtual_MN[nodes], virtual_MD.view(-1, N, D)[graph]
+            )
             new = self.update[way](message, state_MD[nodes])
             state_MD = state_MD.index_copy(0, nodes, new)
             direct_MD = direct_MD.index_copy(0, nodes, self.direct[way](new))

@@ -66,7 +66,7 @@ class GraphHyperNetwork(nn.Module):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):  # torch's layers can only draw from the global generator
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the GPUs too
             self.encoder: nn.Module
             if config.encoder == "transformer":
                 self.encoder = TransformerEncoder(

@@ -21,18 +21,21 @@ from nasgraph.data import Augmentation, SearchData, augment
 from nasgraph.encode import EncodedGraph, batch_graphs, encode
 from nasgraph.errors import CheckpointError, ConfigError, NasGraphError
 from nasgraph.files import Json, read_json, write_json
-from nasgraph.hyper.checkpoint import load_state, load_tensors, save_tensors
+from nasgraph.hyper.checkpoint import check_state, load_tensors, save_tensors
 from nasgraph.hyper.ghn import GraphHyperNetwork, Parameters
 from nasgraph.ir import ComputationalGraph
 from nasgraph.modules import Program, RunContext
 from nasgraph.seeding import derive_seed, generator
-from nasgraph.spaces import SearchSpace, sample
+from nasgraph.spaces import Candidate, SearchSpace, sample
 
 logger = logging.getLogger(__name__)
 
 PROGRESS = "progress.json"
 STATE = "state.safetensors"
 MAX_BAD_STEPS = 50
+MAX_REFUSED = 10_000
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW remembers of a parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ def train_ghn(
     folder: Path,
     resume: bool = False,
     held_out: frozenset[str] = frozenset(),
-    on_step: Callable[[TrainStep], None] = lambda step: None,
+    on_step: Callable[[TrainStep], None] = lambda _: None,
 ) -> None:
     """Train `ghn` in place.
 
@@ -140,33 +143,49 @@ def train_ghn(
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
 
         graphs = list(draw_graphs(spaces, config.meta_batch, seed=config.seed, step=step, held_out=held_out))
-        index = torch.from_numpy(generator(config.seed, "images", step).integers(len(train), size=config.batch_size))
+        index = torch.from_numpy(
+            generator(config.seed, "images", step).integers(len(train), size=config.batch_size)
+        )
         batch = train.pick(index)
         rng = torch.Generator().manual_seed(derive_seed(config.seed, "augment", step))
-        images = augment(batch.inputs, config.augmentation, rng=rng) if batch.inputs.ndim == 4 else batch.inputs
+        images = (
+            augment(batch.inputs, config.augmentation, rng=rng) if batch.inputs.ndim == 4 else batch.inputs
+        )
 
         predicted = ghn(batch_graphs([encoded for _, encoded in graphs]).to(ghn.device))
         losses, correct = _forward(graphs, predicted, images, batch.targets, rng)
-        finite = torch.isfinite(losses.detach())
+        values = torch.stack(losses).detach()
+        finite = torch.isfinite(values)
         optimizer.zero_grad(set_to_none=True)
         if finite.any():
-            losses[finite].mean().backward()
+            # Not `stack(losses)[finite]`: a zero gradient into a network that overflowed comes back as NaN.
+            kept = [loss for loss, is_finite in zip(losses, finite.tolist(), strict=True) if is_finite]
+            torch.stack(kept).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             norm = torch.nn.utils.clip_grad_norm_(ghn.parameters(), config.clip_norm)
         is_good = bool(finite.any()) and bool(torch.isfinite(norm))
         if is_good:
             optimizer.step()
         bad_steps = 0 if is_good else bad_steps + 1
         if bad_steps >= MAX_BAD_STEPS:
+            last = (
+                f"The last good checkpoint is in '{folder}'"
+                if (folder / STATE).exists()
+                else "No checkpoint was written"
+            )
             raise NasGraphError(
-                f"No finite loss or gradient in {MAX_BAD_STEPS} steps up to step {step}. The last good checkpoint is in "
-                f"'{folder}'. Lower 'learning_rate' (now {config.learning_rate:g}) or 'clip_norm'"
+                f"No finite loss or gradient in {MAX_BAD_STEPS} steps up to step {step}. {last}. "
+                f"Lower 'learning_rate' (now {config.learning_rate:g}) or 'clip_norm'"
             )
 
         done = step + 1
         if (is_good and done % config.checkpoint_every == 0) or done == config.steps:
             save_checkpoint(ghn, optimizer, config, folder, done)
-        loss = float(losses.detach()[finite].mean())
-        on_step(TrainStep(step, loss, float(correct[finite].mean()), int((~finite).sum()), time.perf_counter() - started))
+        loss = float(values[finite].mean())
+        on_step(
+            TrainStep(
+                step, loss, float(correct[finite].mean()), int((~finite).sum()), time.perf_counter() - started
+            )
+        )
     ghn.eval()
 
 
@@ -181,14 +200,40 @@ def learning_rate_factor(step: int, config: GHNTrainConfig) -> float:
 def draw_graphs(
     spaces: Sequence[SearchSpace], count: int, *, seed: int, step: int, held_out: frozenset[str] = frozenset()
 ) -> Iterator[tuple[ComputationalGraph, EncodedGraph]]:
-    """The architectures of one step, encoded. A pure function of its arguments."""
+    """The architectures of one step, encoded. A pure function of its arguments.
+
+    Raises:
+        NasGraphError: If 10,000 draws give only architectures that are held out.
+    """
     rng = generator(seed, "architectures", step)
-    drawn = 0
+    drawn, refused = 0, 0
     while drawn < count:
         graph = sample(spaces[int(rng.integers(len(spaces)))], rng).graph
         if not held_out or graph.fingerprint not in held_out:
             drawn += 1
             yield graph, encode(graph)
+        else:
+            refused += 1
+            if refused == MAX_REFUSED:
+                raise NasGraphError(
+                    "Nearly all architectures of the search spaces are held out: none is left to train on"
+                )
+
+
+HELD_OUT_SEED = 2026
+
+
+def held_out_candidates(spaces: Sequence[SearchSpace], *, count: int) -> list[Candidate]:
+    """The first `count` (at most 100 are reserved) held-out architectures of each space.
+
+    Always the same for one space and shape of data. `nasgraph ghn train` keeps them out of training, so that
+    benchmarks can measure what a hypernetwork makes of architectures that it has never seen.
+    """
+    return [
+        sample(space, generator(HELD_OUT_SEED, "held-out", space.name, i))
+        for space in spaces
+        for i in range(count)
+    ]
 
 
 def _forward(
@@ -197,15 +242,15 @@ def _forward(
     images: Tensor,
     targets: Tensor,
     rng: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Loss [graphs] and accuracy [graphs] of each architecture with its predicted parameters."""
+) -> tuple[list[Tensor], Tensor]:
+    """Losses and accuracies [graphs] of each architecture with its predicted parameters."""
     losses, correct = [], []
     for (graph, _), parameters in zip(graphs, predicted, strict=True):
         context = RunContext(batch_size=len(images), training=True, generator=rng)
         (logits,) = Program(graph)(parameters, [images], context)
         losses.append(F.cross_entropy(logits, targets))
         correct.append((logits.detach().argmax(1) == targets).float().mean())
-    return torch.stack(losses), torch.stack(correct)
+    return losses, torch.stack(correct)
 
 
 # ---- checkpoints: one file of tensors (parameters and both moments of AdamW), one of settings and the step
@@ -216,40 +261,65 @@ def save_checkpoint(
 ) -> None:
     """Write everything that the next step depends on. The old checkpoint stays until the new one is whole."""
     tensors = {f"ghn.{name}": tensor for name, tensor in ghn.state_dict().items()}
-    for (name, parameter) in ghn.named_parameters():
+    for name, parameter in ghn.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
     tensors["step"] = torch.tensor(step)
-    save_tensors(folder / STATE, tensors)
+    # Settings first: killed in between, the step in the tensors is the one that counts.
     document: dict[str, Json] = {"config": asdict(config), "ghn": asdict(ghn.config), "step": step}
     write_json(folder / PROGRESS, document)
+    save_tensors(folder / STATE, tensors)
 
 
 def _resume(
-    ghn: GraphHyperNetwork, optimizer: torch.optim.Optimizer, config: GHNTrainConfig, folder: Path, resume: bool
+    ghn: GraphHyperNetwork,
+    optimizer: torch.optim.Optimizer,
+    config: GHNTrainConfig,
+    folder: Path,
+    resume: bool,
 ) -> int:
-    """Load the checkpoint, if one is wanted and there; return the next step."""
+    """Load the checkpoint, if one is wanted and there; return the next step. Nothing is changed if it is refused."""
     if not (folder / STATE).exists():
         return 0
     if not resume:
-        raise NasGraphError(f"'{folder}' holds the checkpoint of a training. Continue it with 'resume', or use another folder")
-    document = read_json(folder / PROGRESS)
+        raise NasGraphError(
+            f"'{folder}' holds the checkpoint of a training. Continue it with 'resume', or use another folder"
+        )
+    try:
+        document = read_json(folder / PROGRESS)
+    except NasGraphError as error:
+        raise CheckpointError(f"The checkpoint in '{folder}' is damaged: {error}") from error
     wanted: Mapping[str, object] = {"config": asdict(config), "ghn": asdict(ghn.config)}
     for part, settings in wanted.items():
         if not isinstance(document, dict) or document.get(part) != settings:
-            raise CheckpointError(f"The checkpoint in '{folder}' was made with other settings ('{part}' differs)")
+            raise CheckpointError(
+                f"The checkpoint in '{folder}' was made with other settings ('{part}' differs)"
+            )
     tensors = load_tensors(folder / STATE)
-    own = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("ghn.")}
-    load_state(ghn, own, source=folder / STATE)
-    for name, parameter in ghn.named_parameters():
-        state = {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-                 if f"optimizer.{key}.{name}" in tensors}  # fmt: skip
-        if state:
-            optimizer.state[parameter] = {
-                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in state.items()
-            }
-    step = int(tensors["step"]) if "step" in tensors else 0
+    own = {name[4:]: tensors.pop(name) for name in list(tensors) if name.startswith("ghn.")}
+    check_state(ghn, own, source=folder / STATE)
+    step, moments = _read_moments(ghn, tensors, folder / STATE)
+    ghn.load_state_dict(own)
+    optimizer.state.update(moments)
     logger.info("Resumed the training in '%s' at step %d", folder, step)
     return step
 
 
+def _read_moments(
+    ghn: GraphHyperNetwork, tensors: dict[str, Tensor], source: Path
+) -> tuple[int, dict[Tensor, dict[str, Tensor]]]:
+    """The next step, and AdamW's state of every parameter that has had a gradient. Empties `tensors`."""
+    step = tensors.pop("step", torch.empty(0))
+    moments: dict[Tensor, dict[str, Tensor]] = {}
+    for name, parameter in ghn.named_parameters():
+        state = {key: tensors.pop(f"optimizer.{key}.{name}", torch.empty(0)) for key in MOMENTS}
+        shapes = [tuple(tensor.shape) for tensor in state.values()]
+        if shapes == [(), tuple(parameter.shape), tuple(parameter.shape)]:
+            moments[parameter] = {
+                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in state.items()
+            }
+        elif shapes != [(0,)] * len(MOMENTS):
+            raise CheckpointError(f"'{source}' has no whole optimizer state for '{name}'")
+    if tensors or step.shape != () or step.dtype != torch.int64:
+        raise CheckpointError(f"'{source}' is not the checkpoint of a training")
+    return int(step), moments

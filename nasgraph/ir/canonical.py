@@ -60,6 +60,7 @@ class _Canoniser:
     unordered: Sequence[bool]
     first: int
     uses_of: list[list[tuple[int, bytes]]] = field(init=False)  # consumer, position of the argument
+    automorphisms: list[dict[int, int]] = field(init=False, default_factory=list)  # only nodes that move
     num_visits: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -92,16 +93,18 @@ class _Canoniser:
             if num_classes in (before, len(nodes)):
                 return colours
 
-    def settle(self, colours: Colours, nodes: Sequence[int]) -> Colours:
+    def settle(self, colours: Colours, nodes: Sequence[int], *, greedy: bool = False) -> Colours:
         """Give each of `nodes` a colour of its own, below a refined colouring.
 
         For isomorphic graphs the results differ by an isomorphism only: components are ranked by their forms, and
         which of two components with equal forms comes first does not matter, since they can be exchanged.
+        With `greedy` that holds for some isomorphic graphs only, but no search is made.
         """
         sizes = Counter(colours[node] for node in nodes)
         tied = [node for node in nodes if sizes[colours[node]] > 1]
         forms = [
-            (*self._settle_component(colours, component), component) for component in self._components(tied)
+            (*self._settle_component(colours, component, greedy=greedy), component)
+            for component in self._components(tied)
         ]
         settled = colours.copy()
         for rank, (_, own, component) in enumerate(sorted(forms, key=lambda item: item[0])):
@@ -124,44 +127,56 @@ class _Canoniser:
                         component.append(other)
             yield sorted(component)
 
-    def _settle_component(self, colours: Colours, component: list[int]) -> tuple[Form, Colours]:
+    def _settle_component(
+        self, colours: Colours, component: list[int], *, greedy: bool
+    ) -> tuple[Form, Colours]:
         """Smallest form of a component, and the colouring that gives it."""
         sizes = Counter(colours[node] for node in component)
         tied = min(((size, colour) for colour, size in sizes.items() if size > 1), default=None)
         if tied is None:
             return self._form(colours, component), colours
-        tried: list[Colours] = []
+        members = [node for node in component if colours[node] == tied[1]]
+        first_known = len(self.automorphisms)
+        seen: set[int] = set()
+        leaves: dict[Form, Colours] = {}
         found: list[tuple[Form, Colours]] = []
-        for member in component:
-            if colours[member] != tied[1]:
+        for member in members[:1] if greedy else members:
+            if seen & self._orbit(member, first_known):
                 continue
+            seen.add(member)
             branch = colours.copy()
             branch[member] = _digest([branch[member], b"individual"])
             branch = self.refine(branch, component)
-            if not any(self._automorphic(done, branch, component) for done in tried):
-                tried.append(branch)
+            leaf = self.settle(branch, component, greedy=True)
+            form = self._form(leaf, component)
+            if greedy:
+                return form, leaf
+            if form in leaves:  # equal forms are isomorphic: this member does what an earlier one did
+                self._remember(leaves[form], leaf, component)
+            else:
+                leaves[form] = leaf
                 settled = self.settle(branch, component)
                 found.append((self._form(settled, component), settled))
         return min(found, key=lambda item: item[0])
 
-    def _automorphic(self, one: Colours, other: Colours, component: list[int]) -> bool:
-        """Whether the map suggested by two colourings is an automorphism. May miss some, never invents one.
+    def _remember(self, one: Colours, other: Colours, component: list[int]) -> None:
+        """Note the automorphism between two colourings that give equal forms."""
+        node_of = {other[node]: node for node in component}
+        image = {node: node_of[one[node]] for node in component}
+        self.automorphisms.append({node: target for node, target in image.items() if node != target})
 
-        Nodes are mapped to nodes of the same colour, to themselves where that is possible.
-        """
-        classes_one, classes_other = _classes(one, component), _classes(other, component)
-        image: dict[int, int] = {}
-        for colour, members in classes_one.items():
-            others = classes_other.get(colour, set())
-            if len(others) != len(members):
-                return False
-            image.update((node, node) for node in members & others)
-            image.update(zip(sorted(members - others), sorted(others - members), strict=True))
-        return all(
-            self._arranged(target, [image.get(source, source) for source in self.inputs_of[node]])
-            == self._arranged(target, list(self.inputs_of[target]))
-            for node, target in image.items()
-        )
+    def _orbit(self, node: int, first: int) -> set[int]:
+        """Where the automorphisms noted since `first` take a node. They keep all that was individualised before."""
+        orbit = {node}
+        waiting = [node]
+        while waiting:
+            current = waiting.pop()
+            for image in self.automorphisms[first:]:
+                target = image.get(current, current)
+                if target not in orbit:
+                    orbit.add(target)
+                    waiting.append(target)
+        return orbit
 
     def _form(self, colours: Colours, component: list[int]) -> Form:
         """A component whose nodes all differ, as a value. What lies outside is implied by the colours."""
@@ -197,13 +212,6 @@ class _Canoniser:
                 if waiting[user] == 0:
                     heappush(ready, (True, 0, colours[user], user))
         return tuple(order)
-
-
-def _classes(colours: Colours, nodes: list[int]) -> dict[bytes, set[int]]:
-    classes: dict[bytes, set[int]] = {}
-    for node in nodes:
-        classes.setdefault(colours[node], set()).add(node)
-    return classes
 
 
 def _digest(parts: list[bytes]) -> bytes:

@@ -51,13 +51,16 @@ def make_node(op: str, inputs: Sequence[int] = (), /, **attrs: object) -> Node:
         raise InvalidGraphError(f"'{op}' has no attribute {unknown[0]!r:.80}. It has: {known_names}")
     values: list[tuple[str, Scalar]] = []
     for name in sorted(known):
-        given = attrs.get(name, known[name].default)
-        if given is None:
+        default = known[name].default
+        if name in attrs:
+            try:
+                values.append((name, known[name].normalise(attrs[name])))
+            except InvalidGraphError as error:
+                raise InvalidGraphError(f"Attribute '{name}' of '{op}': {error}") from error
+        elif default is None:
             raise InvalidGraphError(f"'{op}' needs the attribute '{name}': {known[name].describe()}")
-        try:
-            values.append((name, known[name].normalise(given)))
-        except InvalidGraphError as error:
-            raise InvalidGraphError(f"Attribute '{name}' of '{op}': {error}") from error
+        else:
+            values.append((name, default))
     return Node(op, tuple(inputs), tuple(values))
 
 
@@ -206,13 +209,20 @@ def check_graph(graph: ComputationalGraph) -> None:
     Raises:
         InvalidGraphError: For the first rule broken, in words, with the node.
     """
-    if not 1 <= len(graph.nodes) <= MAX_NODES:
-        raise InvalidGraphError(f"Expected 1 to {MAX_NODES:,} nodes (got {len(graph.nodes):,})")
+    _check_length(graph)
     for index, node in enumerate(graph.nodes):
         _check_node(index, node)
-    for output in graph.outputs:
-        if type(output) is not int or not 0 <= output < len(graph.nodes):
-            raise InvalidGraphError(f"Output {output} is no node: there are {len(graph.nodes)}")
+    _check_whole(graph)
+
+
+def _check_length(graph: ComputationalGraph) -> None:
+    if not 1 <= len(graph.nodes) <= MAX_NODES:
+        raise InvalidGraphError(f"Expected 1 to {MAX_NODES:,} nodes (got {len(graph.nodes):,})")
+
+
+def _check_whole(graph: ComputationalGraph) -> None:
+    """The rules of `check_graph` that are not about length or a single node."""
+    _check_outputs(graph)
     if not graph.outputs or not graph.inputs:
         raise InvalidGraphError("Expected at least one input node and one output")
     dead = sorted(set(range(len(graph.nodes))) - _reaching(graph) - set(graph.inputs))
@@ -220,6 +230,12 @@ def check_graph(graph: ComputationalGraph) -> None:
         raise InvalidGraphError(f"Node {dead[0]} ({graph.nodes[dead[0]].op}) does not reach an output")
     _check_integers(graph)
     graph.shapes  # noqa: B018  computed here so that every later use is free and cannot fail
+
+
+def _check_outputs(graph: ComputationalGraph) -> None:
+    for output in graph.outputs:
+        if type(output) is not int or not 0 <= output < len(graph.nodes):
+            raise InvalidGraphError(f"Output {output} is no node: there are {len(graph.nodes)}")
 
 
 def _check_node(index: int, node: Node) -> None:
@@ -279,10 +295,10 @@ def without_dead_nodes(graph: ComputationalGraph) -> ComputationalGraph:
 
 
 class GraphBuilder:
-    """Writes a graph down node by node; each method call returns the new node's index.
+    """Writes a graph down node by node; each call returns the new node's index.
 
-    `builder.conv2d(x, out_channels=8, kernel_size=3)` applies the operator `conv2d` to node `x`: every operator
-    of the table is applied by `builder(op, *inputs, **attrs)`, and the frequent ones have a method.
+    `builder("conv2d", x, out_channels=8, kernel_size=3)` applies the operator `conv2d` to node `x`, and so for every
+    operator of the table.
     Shapes are inferred as nodes are added, so a mistake is reported where it is made.
 
     Example:
@@ -316,7 +332,14 @@ class GraphBuilder:
         return self._shapes[index]
 
     def finish(self, *outputs: int) -> ComputationalGraph:
-        """The checked graph with these outputs, without what does not reach them."""
-        graph = without_dead_nodes(ComputationalGraph(tuple(self._nodes), outputs))
-        check_graph(graph)
+        """The checked graph with these outputs, without what does not reach them.
+
+        Raises:
+            InvalidGraphError: If a rule of `check_graph` is broken.
+        """
+        graph = ComputationalGraph(tuple(self._nodes), outputs)
+        _check_length(graph)
+        _check_outputs(graph)
+        graph = without_dead_nodes(graph)
+        _check_whole(graph)  # the single nodes were checked when they were added
         return graph

@@ -34,7 +34,8 @@ MAX_ELEMENTS = 2**33
 class Attr:
     """One setting of an operator: its kind, its default and its bounds (both included).
 
-    `pair` is two integers for height and width; one integer stands for both. `default=None`: required.
+    `pair` is two integers for height and width; one integer stands for both. `default=None`: required. Defaults
+    are in normal form.
     """
 
     kind: Literal["bool", "int", "float", "str", "pair", "shape", "order"]
@@ -62,11 +63,7 @@ class Attr:
                 return value
         elif self.kind == "pair" and _is_int(value):
             return self.normalise((value, value))
-        elif (
-            self.kind in ("pair", "shape", "order")
-            and isinstance(value, Sequence)
-            and not isinstance(value, str)
-        ):
+        elif self.kind in ("pair", "shape", "order") and isinstance(value, tuple | list):
             right_length = len(value) == 2 if self.kind == "pair" else 1 <= len(value) <= 8
             numbers = tuple(number for number in value if _is_int(number) and self.low <= number <= self.high)
             if right_length and len(numbers) == len(value):

@@ -56,7 +56,9 @@ def initial_buffers(graph: ComputationalGraph) -> dict[str, Tensor]:
 
 def buffers_by_node(buffers: Mapping[str, Tensor]) -> dict[int, BatchNormBuffers]:
     """Pairs of running mean and variance by node index, as a `RunContext` wants them. Tensors are shared."""
-    means = {name[1:].split(".")[0]: tensor for name, tensor in buffers.items() if name.endswith("running_mean")}
+    means = {
+        name[1:].split(".")[0]: tensor for name, tensor in buffers.items() if name.endswith("running_mean")
+    }
     return {int(node): (mean, buffers[f"n{node}.running_var"]) for node, mean in means.items()}
 
 
@@ -66,7 +68,9 @@ class GraphModule(nn.Module):
     The forward pass takes one tensor per input node and returns the output, or a tuple if the graph has several.
     """
 
-    def __init__(self, graph: ComputationalGraph, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, graph: ComputationalGraph, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> None:
         super().__init__()
         self.graph = graph
         self._program = Program(graph)
@@ -135,7 +139,9 @@ def call_with(module: nn.Module, parameters: Mapping[str, Tensor], *inputs: Tens
         if name not in own:
             raise ValueError(f"The module has no parameter named '{name}'")
         if tensor.shape != own[name].shape:
-            raise ValueError(f"Expected '{name}' to have shape {tuple(own[name].shape)} (got {tuple(tensor.shape)})")
+            raise ValueError(
+                f"Expected '{name}' to have shape {tuple(own[name].shape)} (got {tuple(tensor.shape)})"
+            )
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     output: Tensor = functional_call(module, {**buffers, **parameters}, inputs)
     return output

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001, ARG005  every kernel has the same signature, and most need only a part of it
 """The torch twin of the operator table: how each operator computes.
 
 Each entry of `KERNELS` turns a node's attributes into a function from input tensors, the node's parameters and a
@@ -56,7 +57,8 @@ def _conv2d(node: int, attrs: Attrs) -> Kernel:
 
 
 def _linear(node: int, attrs: Attrs) -> Kernel:
-    return lambda inputs, own, context: F.linear(inputs[0], own["weight"], own.get("bias"))
+    # Where the input is not contiguous, torch's result depends, in the last bit, on whether the weight requires a gradient.
+    return lambda inputs, own, context: F.linear(inputs[0].contiguous(), own["weight"], own.get("bias"))
 
 
 def _embedding(node: int, attrs: Attrs) -> Kernel:
@@ -71,7 +73,7 @@ def _attention(node: int, attrs: Attrs) -> Kernel:
     num_heads, causal = cast(int, attrs["num_heads"]), cast(bool, attrs["causal"])
 
     def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
-        query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in inputs)
+        query, key, value = (x.reshape(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in inputs)
         out = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
         return out.transpose(1, 2).flatten(-2)
 
@@ -223,12 +225,20 @@ class Program:
         self._outputs = graph.outputs
         self._length = len(graph)
         self._steps = [
-            (index, node.inputs, KERNELS[node.op](index, dict(node.attrs)), names.get(index, {}), ends.get(index, []))
+            (
+                index,
+                node.inputs,
+                KERNELS[node.op](index, dict(node.attrs)),
+                names.get(index, {}),
+                ends.get(index, []),
+            )
             for index, node in enumerate(graph.nodes)
             if node.op != "input"
         ]
 
-    def __call__(self, parameters: Parameters, inputs: Sequence[Tensor], context: RunContext) -> tuple[Tensor, ...]:
+    def __call__(
+        self, parameters: Parameters, inputs: Sequence[Tensor], context: RunContext
+    ) -> tuple[Tensor, ...]:
         """Run the graph.
 
         Args:

@@ -1,0 +1,34 @@
+"""The model zoo: entries that reproduce their numbers, model cards, and a catalogue over MLflow's registry."""
+
+from nasgraph.modelzoo.card import (
+    DataFacts,
+    Lineage,
+    Measurement,
+    ModelCard,
+    card_from_json,
+    card_to_json,
+    data_facts,
+    draft_card,
+    read_card,
+)
+from nasgraph.modelzoo.entry import ZooEntry, load_entry, write_entry
+from nasgraph.modelzoo.verify import Verification, measure_accuracy, preparation_of, verify
+
+__all__ = [
+    "DataFacts",
+    "Lineage",
+    "Measurement",
+    "ModelCard",
+    "Verification",
+    "ZooEntry",
+    "card_from_json",
+    "card_to_json",
+    "data_facts",
+    "draft_card",
+    "load_entry",
+    "measure_accuracy",
+    "preparation_of",
+    "read_card",
+    "verify",
+    "write_entry",
+]

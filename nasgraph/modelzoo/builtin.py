@@ -1,0 +1,107 @@
+"""Entries that installed packages ship: found through the entry-point group `nasgraph.zoo`, without MLflow.
+
+An entry point names a package. Each sub-folder of it is an entry: with `card.json` of kind "model" a trained network
+(see `nasgraph.modelzoo.entry`), with `card.json` of kind "ghn" or the `config.json` of a saved graph hypernetwork a
+hypernetwork.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, cast
+
+from nasgraph.errors import NasGraphError, ZooError
+from nasgraph.files import Json, read_json
+from nasgraph.modelzoo.names import check_name
+from nasgraph.plugins import load_plugin, plugin_names
+
+GROUP = "nasgraph.zoo"
+_GHN_SCHEMA_START = "nasgraph/ghn/"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinEntry:
+    """An entry that is part of an installed package.
+
+    Attributes:
+        name: Name of its folder.
+        kind: A trained network or a graph hypernetwork.
+        path: Its folder.
+        package: Name of the entry point.
+    """
+
+    name: str
+    kind: Literal["model", "ghn"]
+    path: Path
+    package: str
+
+
+def builtin_entries() -> dict[str, BuiltinEntry]:
+    """All shipped entries by name, sorted. Only their small JSON files are read.
+
+    Raises:
+        ZooError: If a package ships something that is no entry, or two ship the same name.
+    """
+    found: dict[str, BuiltinEntry] = {}
+    for package in plugin_names(GROUP):
+        plugin = load_plugin(GROUP, package, kind="zoo package")
+        if not isinstance(plugin, ModuleType):
+            raise ZooError(
+                f"Expected the zoo plug-in '{package}' to be a package (got {type(plugin).__name__})"
+            )
+        for folder in sorted(Path(str(files(plugin))).iterdir()):
+            entry = _entry_in(folder, package)
+            if entry is None:
+                continue
+            if entry.name in found:
+                raise ZooError(
+                    f"Two packages ship the zoo entry '{entry.name}': {found[entry.name].package}, {package}"
+                )
+            found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def _entry_in(folder: Path, package: str) -> BuiltinEntry | None:
+    if not folder.is_dir():
+        return None
+    if (folder / "card.json").is_file():
+        kind = document(folder / "card.json").get("kind")
+        if kind not in ("model", "ghn"):
+            raise ZooError(
+                f"Expected 'kind' in '{folder / 'card.json'}' to be 'model' or 'ghn' (got {kind!r:.80})"
+            )
+        return BuiltinEntry(check_name(folder.name), cast("Literal['model', 'ghn']", kind), folder, package)
+    if (folder / "config.json").is_file():
+        schema = document(folder / "config.json").get("schema")
+        if isinstance(schema, str) and schema.startswith(_GHN_SCHEMA_START):
+            return BuiltinEntry(check_name(folder.name), "ghn", folder, package)
+    return None
+
+
+def document(path: Path) -> dict[str, Json]:
+    """A JSON object from a file.
+
+    Raises:
+        ZooError: If it cannot be read, or is something else.
+    """
+    try:
+        value = read_json(path)
+    except NasGraphError as error:
+        raise ZooError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ZooError(f"Expected an object in '{path}' (got {type(value).__name__})")
+    return value
+
+
+def ghn_facts(entry: BuiltinEntry) -> dict[str, Json]:
+    """What is known about a shipped hypernetwork: its card, or the recipe it was trained by."""
+    if (entry.path / "card.json").is_file():
+        return document(entry.path / "card.json")
+    config = document(entry.path / "config.json")
+    return {
+        "kind": "ghn",
+        "recipe": config.get("recipe"),
+        "config": config.get("config"),
+        "sha256": config.get("sha256"),
+    }

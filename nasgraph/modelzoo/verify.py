@@ -1,0 +1,130 @@
+"""Measuring an entry, and measuring it again: a card's numbers are reproduced or disputed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from nasgraph.data import DataSet, Split
+from nasgraph.errors import ZooError
+from nasgraph.evaluate.measure import measure
+from nasgraph.ir import ComputationalGraph
+from nasgraph.modelzoo.card import DataFacts, Measurement
+from nasgraph.modelzoo.entry import ZooEntry
+from nasgraph.modules import Program
+
+BATCH_SIZE = 256
+PROTOCOL = "one pass, inference mode, no augmentation"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A recorded number beside the same number measured again.
+
+    Attributes:
+        split: On which split.
+        metric: Its name.
+        recorded: Value in the card.
+        measured: Value now.
+    """
+
+    split: str
+    metric: str
+    recorded: float
+    measured: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are equal, to the last bit."""
+        return self.recorded == self.measured
+
+
+def measure_accuracy(
+    graph: ComputationalGraph,
+    state: Mapping[str, Tensor],
+    split: Split,
+    name: Literal["train", "validation", "test"],
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Measurement:
+    """Measure the accuracy that a card records. The same arguments give the same value on one machine.
+
+    Args:
+        graph: The architecture.
+        state: Trained parameters and buffers.
+        split: Prepared examples.
+        name: Which split that is.
+        batch_size: Examples per forward pass; recorded.
+    """
+    _, accuracy = measure(Program(graph), state, split, batch_size=batch_size)
+    return Measurement(
+        split=name,
+        metric="accuracy",
+        value=accuracy,
+        num_examples=len(split),
+        batch_size=batch_size,
+        protocol=PROTOCOL,
+    )
+
+
+def verify(entry: ZooEntry, dataset: DataSet) -> tuple[Verification, ...]:
+    """Measure all recorded accuracies again.
+
+    Args:
+        entry: A checked entry.
+        dataset: The data set of its card, prepared in the same way; see `preparation_of`.
+
+    Returns:
+        One comparison per recorded accuracy, in the card's order; empty if the card records none.
+
+    Raises:
+        ZooError: If the data is another, or was prepared in another way.
+    """
+    check_data(entry.card.data, dataset)
+    splits = {"train": dataset.search.train, "validation": dataset.search.validation, "test": dataset.test}
+    results = []
+    for recorded in entry.card.measurements:
+        if recorded.metric != "accuracy":
+            continue
+        split = splits[recorded.split]
+        if len(split) != recorded.num_examples:
+            raise ZooError(
+                f"Expected {recorded.num_examples:,} examples in the {recorded.split} split (got {len(split):,})"
+            )
+        again = measure_accuracy(
+            entry.graph, entry.state, split, recorded.split, batch_size=recorded.batch_size
+        )
+        results.append(Verification(recorded.split, recorded.metric, recorded.value, again.value))
+    return tuple(results)
+
+
+def check_data(facts: DataFacts, dataset: DataSet) -> None:
+    """Check that a prepared data set is the one that a card describes.
+
+    Raises:
+        ZooError: If something differs. The message names it.
+    """
+    claims = {
+        "content (sha256)": (facts.sha256, dataset.sha256),
+        "input shape": (facts.input_shape, dataset.input_shape),
+        "class names": (facts.class_names, dataset.class_names),
+        "split seed": (facts.split_seed, dataset.split_seed),
+        "normalisation": (facts.normalisation, dataset.normalisation),
+    }
+    for what, (expected, got) in claims.items():
+        if expected != got:
+            raise ZooError(
+                f"The data set '{dataset.name}' is not as the card of '{facts.name}' describes it: expected the "
+                f"{what} {expected!r:.200} (got {got!r:.200})"
+            )
+
+
+def preparation_of(facts: DataFacts) -> dict[str, int | float | None]:
+    """Keyword arguments for `nasgraph.data.load_dataset` that prepare the data of a card again."""
+    return {
+        "split_seed": facts.split_seed,
+        "validation_share": facts.validation_share,
+        "image_size": facts.image_size,
+        "num_train": facts.num_train,
+    }

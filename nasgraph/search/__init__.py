@@ -1,0 +1,41 @@
+"""The search: Optuna proposes, an evaluator measures, a study remembers. The only package that imports optuna."""
+
+from nasgraph.search.journal import FileJournal
+from nasgraph.search.loop import run_search
+from nasgraph.search.records import (
+    Screen,
+    ScreenedCandidate,
+    SearchConfig,
+    SearchInfo,
+    SearchListener,
+    SearchResult,
+    StudyError,
+    TrialResult,
+    TrialState,
+)
+from nasgraph.search.samplers import ReproducibleSampler, make_sampler, sampler_names
+from nasgraph.search.storage import open_storage, study_names
+from nasgraph.search.study import create_or_resume, study_facts
+from nasgraph.search.trial_chooser import TrialChooser
+
+__all__ = [
+    "FileJournal",
+    "ReproducibleSampler",
+    "Screen",
+    "ScreenedCandidate",
+    "SearchConfig",
+    "SearchInfo",
+    "SearchListener",
+    "SearchResult",
+    "StudyError",
+    "TrialChooser",
+    "TrialResult",
+    "TrialState",
+    "create_or_resume",
+    "make_sampler",
+    "open_storage",
+    "run_search",
+    "sampler_names",
+    "study_facts",
+    "study_names",
+]

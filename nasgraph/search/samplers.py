@@ -1,0 +1,171 @@
+"""Search strategies by name. Each is an Optuna sampler whose randomness depends on the seed and the trial alone."""
+
+import warnings
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers._lazy_random_state import LazyRandomState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from nasgraph.errors import UnknownNameError
+from nasgraph.seeding import derive_seed
+
+
+MAX_HISTORY = 250
+NUM_BEST = 25
+"""As many as Optuna's TPE counts as good at most."""
+
+
+def _tpe(seed: int) -> BaseSampler:
+    # Constant liar: parallel workers keep away from what another is just evaluating.
+    return TPESampler(
+        seed=seed, n_startup_trials=10, n_ei_candidates=24, multivariate=True, constant_liar=True
+    )
+
+
+def _nsgaii(seed: int) -> BaseSampler:
+    # Optuna's default of 50 would spend a short search on the random first generation.
+    return NSGAIISampler(seed=seed, population_size=20)
+
+
+def _gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, n_startup_trials=10)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    make: Callable[[int], BaseSampler]
+    max_history: int | None = None
+
+
+_RECIPES = {
+    "gp": _Recipe(_gp),
+    "nsgaii": _Recipe(_nsgaii),
+    "random": _Recipe(lambda seed: RandomSampler(seed=seed)),
+    "tpe": _Recipe(_tpe, MAX_HISTORY),
+}
+
+
+def sampler_names() -> tuple[str, ...]:
+    """Names that `make_sampler` knows, sorted.
+
+    Optuna's CMA-ES and quasi-Monte Carlo samplers are not among them: they cannot propose categorical choices, of
+    which search spaces consist, and would be random search under another name.
+    """
+    return tuple(sorted(_RECIPES))
+
+
+def make_sampler(name: str, *, seed: int) -> BaseSampler:
+    """A sampler whose proposals are a pure function of the seed, the trial's number, and the finished trials.
+
+    So a search that is killed and resumed by one worker goes on exactly as if it had not been.
+
+    Args:
+        name: `random`; `tpe`, a multivariate tree-structured Parzen estimator, which looks at the latest 250 trials
+            and the best 25 before them; `nsgaii`, a genetic algorithm; or `gp`, a Gaussian process (costly: about a
+            second per proposal).
+        seed: Seed of the search.
+
+    Raises:
+        UnknownNameError: If there is no sampler of that name.
+    """
+    if name not in _RECIPES:
+        raise UnknownNameError("sampler", name, _RECIPES)
+    recipe = _RECIPES[name]
+    return ReproducibleSampler(recipe.make, seed=seed, max_history=recipe.max_history)
+
+
+class ReproducibleSampler(BaseSampler):
+    """Seeds a sampler anew before each draw, from the seed, the trial's number and the name of the choice.
+
+    Optuna's samplers carry one generator through all trials, whose state is lost with the process.
+
+    Args:
+        make: Makes the sampler, given a seed. Its generators must be Optuna's `LazyRandomState`, held by it or by a
+            sampler that it holds, as in all of Optuna's own.
+        seed: Seed of the search.
+        max_history: Latest trials that the sampler sees when it draws, beside the best before them; None: all. Bounds
+            the cost of a proposal, which for TPE grows with the history.
+    """
+
+    def __init__(
+        self, make: Callable[[int], BaseSampler], *, seed: int, max_history: int | None = None
+    ) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._inner = make(seed & 0xFFFFFFFF)
+        self._seed = seed
+        self._max_history = max_history
+        self._generators = _generators(self._inner)
+
+    def __str__(self) -> str:
+        return str(self._inner)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._seed_with("relative", trial.number)
+        return self._inner.sample_relative(self._view(study), trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        self._seed_with("independent", trial.number, param_name)
+        return self._inner.sample_independent(self._view(study), trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._seed_with("before", trial.number)
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._seed_with("after", trial.number)
+        self._inner.after_trial(study, trial, state, values)
+
+    def _view(self, study: Study) -> Study:
+        return study if self._max_history is None else _RecentStudy(study, self._max_history)
+
+    def _seed_with(self, *labels: str | int) -> None:
+        for place, generator in enumerate(self._generators):
+            generator.rng.seed(derive_seed(self._seed, *labels, place) & 0xFFFFFFFF)
+
+
+class _RecentStudy(Study):
+    """A study with its latest trials and the best of the others, as Optuna's Hyperband shows samplers a part too."""
+
+    def __init__(self, study: Study, max_history: int) -> None:
+        self.__dict__.update(vars(study))
+        self._max_history = max_history
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = super()._get_trials(deepcopy, states, use_cache)
+        if len(trials) <= self._max_history or len(self.directions) > 1:
+            return trials
+        complete = [t for t in trials[: -self._max_history] if t.state == TrialState.COMPLETE]
+        sign = 1.0 if self.direction == StudyDirection.MAXIMIZE else -1.0
+        best = nlargest(NUM_BEST, complete, key=lambda t: sign * (t.value or 0.0))
+        return sorted(best, key=lambda t: t.number) + trials[-self._max_history :]
+
+
+def _generators(sampler: BaseSampler) -> list[LazyRandomState]:
+    """The generators of a sampler and of the samplers it holds."""
+    found: list[LazyRandomState] = []
+    for value in vars(sampler).values():
+        if isinstance(value, LazyRandomState):
+            found.append(value)
+        elif isinstance(value, BaseSampler):
+            found += _generators(value)
+    return found

@@ -1,0 +1,146 @@
+"""What encoders read of a graph: features, distances, levels, and the list of parameters to predict."""
+
+from math import log2
+
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasgraph.encode import FEATURES, OP_IDS, encode, signed_distances
+from nasgraph.encode.features import MAX_DISTANCE
+from nasgraph.ir import OPS, ComputationalGraph, GraphBuilder, Node, make_node
+from tests.modules.samples import SPACES, permuted, sampled_graphs, wide_graph
+
+GRAPHS = [wide_graph(), *(graph for space in SPACES for graph in sampled_graphs(space, 4))]
+
+
+@st.composite
+def random_graphs(draw: st.DrawFn) -> ComputationalGraph:
+    """Directed acyclic graphs of any form: each node adds up some earlier ones, maybe one of them twice."""
+    nodes: list[Node] = [make_node("input", shape=(3,))]
+    for index in range(1, draw(st.integers(1, 14))):
+        sources = draw(st.lists(st.integers(0, index - 1), min_size=0, max_size=4))
+        if len(sources) == 0:
+            nodes.append(make_node("parameter", shape=(3,)))
+        else:
+            nodes.append(make_node("relu" if len(sources) == 1 else "add", sources))
+    return ComputationalGraph(tuple(nodes), (len(nodes) - 1,))
+
+
+def distances_of_networkx(graph: ComputationalGraph) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Signed distances from breadth-first searches, as the docstring of `EncodedGraph` describes them."""
+    result = np.zeros((len(graph), len(graph)), np.int64)
+    for source, lengths in networkx.all_pairs_shortest_path_length(networkx.DiGraph(graph.to_networkx())):
+        for target, length in lengths.items():
+            result[source, target] += min(length, MAX_DISTANCE)
+            result[target, source] -= min(length, MAX_DISTANCE)
+    return result
+
+
+@given(random_graphs())
+def test_distances_are_those_of_networkx(graph: ComputationalGraph) -> None:
+    assert np.array_equal(signed_distances(graph), distances_of_networkx(graph))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_distances_in_networks_are_those_of_networkx(space: str) -> None:
+    for graph in sampled_graphs(space, 4):
+        assert np.array_equal(encode(graph).distance_NN, distances_of_networkx(graph))
+
+
+def test_distances_stop_at_their_maximum() -> None:
+    g = GraphBuilder()
+    x = g("input", shape=(3,))
+    for _ in range(MAX_DISTANCE + 10):
+        x = g("relu", x)
+    distance = encode(g.finish(x)).distance_NN
+    assert distance[0].tolist() == [*range(MAX_DISTANCE), *[MAX_DISTANCE] * 11]
+    assert np.array_equal(distance, -distance.T)
+
+
+@given(random_graphs())
+def test_levels_are_longest_paths(graph: ComputationalGraph) -> None:
+    digraph = networkx.DiGraph(graph.to_networkx())
+    levels = encode(graph).level_N
+    for node in digraph:
+        ancestors = digraph.subgraph({*networkx.ancestors(digraph, node), node})
+        assert levels[node] == networkx.dag_longest_path_length(ancestors)
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_reordering_the_nodes_reorders_the_rows_and_changes_nothing_else(index: int) -> None:
+    graph = GRAPHS[index]
+    other, order = permuted(graph, seed=index)
+    assert order != list(range(len(graph)))
+    before, after = encode(graph), encode(other)
+    assert np.array_equal(after.op_N, before.op_N[order])
+    assert np.array_equal(after.features_NF, before.features_NF[order])
+    assert np.array_equal(after.level_N, before.level_N[order])
+    assert np.array_equal(after.distance_NN, before.distance_NN[np.ix_(order, order)])
+    assert sorted((order[source], order[target]) for source, target in after.edges_2E.T) == sorted(
+        map(tuple, before.edges_2E.T.tolist())
+    )
+    assert sorted(
+        (order[slot.node], slot.name.split(".")[1], slot.shape, slot.role, slot.fan_in, slot.is_head)
+        for slot in after.slots
+    ) == sorted(
+        (slot.node, slot.name.split(".")[1], slot.shape, slot.role, slot.fan_in, slot.is_head)
+        for slot in before.slots
+    )
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_the_slots_are_the_parameters_of_the_graph_each_once(index: int) -> None:
+    graph = GRAPHS[index]
+    slots = encode(graph).slots
+    assert [slot.name for slot in slots] == list(graph.parameters)
+    for slot in slots:
+        spec = graph.parameters[slot.name]
+        assert (slot.shape, slot.role) == (spec.shape, spec.role)
+        assert slot.name.startswith(f"n{slot.node}.")
+        assert slot.is_head == (slot.node in graph.outputs)
+        if slot.role == "bias":
+            assert slot.fan_in == graph.parameters[f"n{slot.node}.weight"].fan_in
+        if slot.role == "weight":
+            assert slot.fan_in == spec.fan_in
+
+
+def test_every_operator_has_a_number_of_its_own() -> None:
+    assert sorted(OP_IDS.values()) == list(range(len(OPS)))
+    assert set(OP_IDS) == set(OPS)
+
+
+def test_features_are_what_they_are_called() -> None:
+    g = GraphBuilder()
+    x = g("input", shape=(4, 8, 6))
+    y = g(
+        "conv2d",
+        x,
+        out_channels=16,
+        kernel_size=(3, 5),
+        stride=2,
+        dilation=(2, 1),
+        padding=4,
+        groups=2,
+        bias=True,
+    )
+    pooled = g("global_avg_pool2d", y)
+    graph = g.finish(g("linear", g("add", pooled, pooled), out_features=10, bias=False))
+    encoded = encode(graph)
+    conv, head = (dict(zip(FEATURES, row.tolist(), strict=True)) for row in encoded.features_NF[[1, 4]])
+
+    def size(number: int) -> float:
+        return pytest.approx(log2(number) / 8)  # type: ignore[no-any-return]
+
+    assert graph.shapes[1] == (16, 6, 5)
+    assert conv == {
+        "output elements": size(480), "output first axis": size(16), "output last axis": size(5),
+        "weight outputs": size(16), "weight inputs per output": size(2 * 3 * 5),
+        "kernel height": size(3), "kernel width": size(5), "stride": size(2), "dilation": size(2),
+        "groups": size(2), "heads": 0.0, "concat or softmax or mean axis": 0.0, "has bias": 1.0,
+        "inputs": size(2), "uses": size(2), "is output": 0.0,
+    }  # fmt: skip
+    assert (head["is output"], head["has bias"], head["uses"]) == (1.0, 0.0, 0.0)
+    assert encoded.edges_2E.T.tolist() == [[0, 1], [1, 2], [2, 3], [2, 3], [3, 4]]

@@ -1,0 +1,82 @@
+"""Both encoders against the formulas of their papers, written out node by node."""
+
+import networkx
+import pytest
+import torch
+from torch import Tensor
+
+from nasgraph.encode import batch_graphs, encode
+from nasgraph.hyper.encoders import MAX_DEGREE, GatedEncoder, TransformerEncoder
+from nasgraph.ir import ComputationalGraph, GraphBuilder
+from tests.hyper.toy import in_double
+from tests.modules.samples import SPACES, sampled_graphs, wide_graph
+
+GRAPHS = [wide_graph(), *(sampled_graphs(space, 1, seed=2)[0] for space in SPACES)]
+
+
+def run(encoder: torch.nn.Module, graph: ComputationalGraph) -> Tensor:
+    with torch.no_grad():
+        states: Tensor = encoder(in_double(batch_graphs([graph])))
+    return states[0]
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_the_gated_encoder_visits_the_nodes_one_after_the_other_both_ways(index: int) -> None:
+    """Equations 3 and 4 of "Parameter Prediction for Unseen Deep Architectures" (Knyazev et al. 2021)."""
+    graph = GRAPHS[index]
+    encoder = GatedEncoder(8, num_rounds=2).double()
+    distance = dict(networkx.all_pairs_shortest_path_length(networkx.DiGraph(graph.to_networkx())))
+    with torch.no_grad():
+        states = list(encoder.embed(in_double(batch_graphs([graph])))[0])
+        nodes = range(len(graph))
+        for _ in range(2):
+            for way, order in enumerate((nodes, nodes[::-1])):
+                for v in order:
+                    message = torch.zeros(8, dtype=torch.double)
+                    for u in nodes:
+                        steps = (distance[u] if way == 0 else distance[v]).get(v if way == 0 else u, 0)
+                        if steps == 1:
+                            message += encoder.direct[way](states[u])
+                        elif steps > 1:
+                            message += encoder.virtual[way](states[u]) / min(steps, 50)
+                    states[v] = encoder.update[way](message[None], states[v][None])[0]
+        expected = encoder.norm(torch.stack(states))
+    torch.testing.assert_close(run(encoder, graph), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_the_transformer_shifts_its_scores_by_the_distance(index: int) -> None:
+    """Section 3 of "Can We Scale Transformers to Predict Parameters of Diverse ImageNet Models?" (2023)."""
+    graph = GRAPHS[index]
+    encoder = TransformerEncoder(8, num_layers=2, num_heads=2).double()
+    torch.nn.init.normal_(encoder.bias.weight)
+    distance = torch.from_numpy(encode(graph).distance_NN).long()
+    digraph = graph.to_networkx()  # with parallel edges, which count
+    with torch.no_grad():
+        states = encoder.embed(in_double(batch_graphs([graph])))[0]
+        for node in range(len(graph)):
+            states[node] += encoder.in_degree.weight[min(digraph.in_degree(node), MAX_DEGREE)]
+            states[node] += encoder.out_degree.weight[min(digraph.out_degree(node), MAX_DEGREE)]
+        for layer in encoder.layers:
+            query, key, value = layer.qkv(layer.norm1(states)).split(8, dim=-1)
+            heads = []
+            for head in range(2):
+                part = slice(4 * head, 4 * head + 4)
+                scores = query[:, part] @ key[:, part].T / 4**0.5 + encoder.bias.weight[distance + 50, head]
+                heads.append(scores.softmax(dim=-1) @ value[:, part])
+            states = states + layer.out(torch.cat(heads, dim=-1))
+            states = states + layer.mlp(layer.norm2(states))
+        expected = encoder.norm(states)
+    torch.testing.assert_close(run(encoder, graph), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_degrees_beyond_the_table_count_as_its_last_row() -> None:
+    g = GraphBuilder()
+    x = g("input", shape=(3,))
+    graph = g.finish(g("add", *[x] * (MAX_DEGREE + 20)))
+    assert torch.isfinite(run(TransformerEncoder(8, num_layers=1, num_heads=2).double(), graph)).all()
+
+
+def test_heads_must_divide_the_state() -> None:
+    with pytest.raises(ValueError, match=r"'num_heads' to divide 'dim' \(got 3 and 8\)"):
+        TransformerEncoder(8, num_layers=1, num_heads=3)

@@ -1,0 +1,5 @@
+"""Fixtures of the tracking tests."""
+
+from tests.mlflow_stores import empty_store, pytest_configure, tracking_uri
+
+__all__ = ["empty_store", "pytest_configure", "tracking_uri"]
