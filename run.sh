@@ -27,7 +27,7 @@ install() {
     }
     echo "Setting up $venv (first call only; takes minutes: PyTorch is large) ..." >&2
     "$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv --clear "$venv"
-    (cd -- "$here" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    (cd -- "$here" && "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
         -c "$constraints" -e '.[test]') || { echo "error: the installation failed; call again to resume" >&2; exit 1; }
     echo "$wanted" > "$venv/installed"
     echo "Done." >&2

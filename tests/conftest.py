@@ -1,7 +1,6 @@
 """Settings of all tests: one torch thread, Hypothesis without chance and deadlines, the data beside the checkout."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,11 @@ SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> None:
     """Two test processes with many threads each would only fight. Tests that do not need torch do not load it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture(scope="session")

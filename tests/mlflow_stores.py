@@ -8,9 +8,12 @@ import pytest
 
 from nasgraph.mlflow_client import connect, default_tracking_uri
 
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let MLflow 3.17 use what SQLAlchemy 2.1 deprecates; nothing in nasgraph can change that."""
-    config.addinivalue_line("filterwarnings", "ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +29,9 @@ def tracking_uri(empty_store: Path, tmp_path: Path) -> str:
     """Address of a store of one's own, in the folder `tmp_path / "runs"`."""
     folder = tmp_path / "runs"
     folder.mkdir()
-    with closing(sqlite3.connect(empty_store)) as source, closing(sqlite3.connect(folder / "nasgraph.db")) as copy:
+    with (
+        closing(sqlite3.connect(empty_store)) as source,
+        closing(sqlite3.connect(folder / "nasgraph.db")) as copy,
+    ):
         source.backup(copy)
     return default_tracking_uri(folder)

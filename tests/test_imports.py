@@ -70,12 +70,20 @@ def test_help_needs_little_cpu(record_property: Callable[[str, object], None]) -
 # ---- layers that hold for every import, lazy ones included
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below `node` but those that only a type checker runs."""
+    yield node
+    if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+        for child in ast.iter_child_nodes(node):
+            yield from statements(child)
+
+
 def imports() -> Iterator[tuple[str, str]]:
     """Every import statement of the packages, wherever it stands: the module, and what it imports."""
     for package in ("nasgraph", "search_spaces", "zoo"):
         for path in sorted((ROOT / package).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in statements(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     yield from ((module, name.name) for name in node.names)
                 elif isinstance(node, ast.ImportFrom):

@@ -13,7 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from nasgraph.commands import demo, ghn, predict, search, show, spaces
+from nasgraph.commands import demo, ghn, predict, search, show, spaces, zoo
 from nasgraph.commands.options import WrongUsageError
 from nasgraph.errors import ConfigError, NasGraphError, UnknownNameError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(ghn.app, name="ghn")
+app.add_typer(zoo.app, name="zoo")
 app.command("search")(search.search)
 app.command("predict")(predict.predict)
 app.command("show")(show.show)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from nasgraph.spaces import SearchSpace
     from nasgraph.tracking import TrainingRecorder
 
+class Encoder(StrEnum):
+    """How a hypernetwork reads graphs."""
+
+    TRANSFORMER = "transformer"
+    GATED = "gated"
+
+
 app = typer.Typer(help="Graph hypernetworks: train, evaluate, list.")
 
 
@@ -39,7 +47,9 @@ def train(
     meta_batch: Annotated[int, typer.Option("--meta-batch", min=1, help="Architectures per step.")] = 8,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")] = 32,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 1.2e-3,
-    encoder: Annotated[str, typer.Option("--encoder", help="transformer (GHN-3) or gated (GHN-2).")] = "transformer",
+    encoder: Annotated[
+        Encoder, typer.Option("--encoder", help="As in GHN-3 (transformer) or GHN-2 (gated).")
+    ] = Encoder.TRANSFORMER,
     dim: Annotated[int, typer.Option("--dim", min=1, help="Size of a node state.")] = 64,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Layers, or passes of the gated encoder.")] = 3,
     mip: Annotated[bool, typer.Option("--mip", help="Magnitude-invariant decoder input.")] = False,
@@ -86,7 +96,7 @@ def train(
         flip=flip,
         noise_std=noise,
     )
-    shaped = {"encoder": encoder, "dim": dim, "num_layers": layers, "mip": mip}
+    shaped = {"encoder": encoder.value, "dim": dim, "num_layers": layers, "mip": mip}
     ghn = GraphHyperNetwork(GHNConfig(**shaped), seed=seed).to(pick_device(device))  # type: ignore[arg-type]  # checked there
     distinct = {each.name: each for each in spaces}
     held_out = frozenset(item.graph.fingerprint for item in held_out_candidates(list(distinct.values()), count=100))

@@ -1,6 +1,7 @@
 """Pictures of architectures as SVG: readable in a browser, a README and a page, on light and on dark ground."""
 
 from collections import Counter
+from collections.abc import Sequence
 from math import ceil
 
 from nasgraph.draw import marks
@@ -18,6 +19,8 @@ MAX_BOXES = 400
 MAX_BOXES_IN_ROW = 40
 MAX_PASSED_LAYERS = 4000
 """A picture with more boxes, with more side by side, or with longer edges in sum is drawn in groups."""
+MAX_PILLS = 12
+MAX_TITLE = 100
 
 _MARGIN = 28.0
 _LEAST_WIDTH = 440.0
@@ -34,10 +37,12 @@ def draw_svg(graph: ComputationalGraph, *, title: str = "", fold: bool = True) -
 
     Args:
         graph: A checked graph.
-        title: Heading. Escaped.
+        title: Heading. Escaped, and cut after 100 characters.
         fold: Whether chains and repeated blocks are drawn as one box.
     """
-    return _render(picture_of(graph, fold=fold), title=title or "Architecture", summary=_summary(graph))
+    title = title or "Architecture"
+    title = title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 3]}..."
+    return _render(picture_of(graph, fold=fold), title=title, summary=_summary(graph))
 
 
 def picture_of(graph: ComputationalGraph, *, fold: bool = True) -> Picture:
@@ -64,21 +69,30 @@ def _edges(picture: Picture) -> list[Edge]:
 
 def _summary(graph: ComputationalGraph) -> str:
     cost = cost_of(graph)
-    inputs = ", ".join(shape_text(graph.shapes[index]) for index in graph.inputs)
-    outputs = ", ".join(shape_text(graph.shapes[index]) for index in graph.outputs)
     return (
         f"{len(graph):,} nodes · {cost.num_parameters:,} parameters · {cost.multiply_adds:,} multiply-adds"
-        f" · {inputs} → {outputs}"
+        f" · {_shapes(graph, graph.inputs)} → {_shapes(graph, graph.outputs)}"
     )
+
+
+def _shapes(graph: ComputationalGraph, indices: Sequence[int]) -> str:
+    texts = [shape_text(graph.shapes[index]) for index in indices[:4]]
+    return ", ".join(texts) if len(indices) <= 4 else f"{', '.join(texts)}, ... ({len(indices):,})"
+
+
+def _outputs(picture: Picture) -> tuple[list[str], list[Edge]]:
+    """The pills below the boxes, one per output or one for many, and the edges that lead to them."""
+    number, first = len(picture.outputs), len(picture.boxes)
+    if number > MAX_PILLS:
+        return [f"{number:,} outputs"], [(box, first) for box in sorted(set(picture.outputs))]
+    labels = ["output"] if number == 1 else [f"output {n + 1}" for n in range(number)]
+    return labels, [(box, first + n) for n, box in enumerate(picture.outputs)]
 
 
 def _render(picture: Picture, *, title: str, summary: str) -> str:
-    num_boxes = len(picture.boxes)
-    labels = (
-        ["output"] if len(picture.outputs) == 1 else [f"output {n + 1}" for n in range(len(picture.outputs))]
-    )
+    labels, output_edges = _outputs(picture)
     sizes = [*map(marks.box_size, picture.boxes), *map(marks.pill_size, labels)]
-    edges = [*_edges(picture), *((box, num_boxes + n) for n, box in enumerate(picture.outputs))]
+    edges = [*_edges(picture), *output_edges]
     blocks = [range(repeat.first, repeat.last + 1) for repeat in picture.repeats]
     layout = place_vertices(sizes, edges, together=blocks)
     frames = _frames(picture, layout, sizes, edges)
@@ -87,7 +101,10 @@ def _render(picture: Picture, *, title: str, summary: str) -> str:
         *(frame.draw() for frame in frames),
         *_draw_edges(layout, edges),
         *(marks.draw_box(box, *place) for box, place in zip(picture.boxes, drawn, strict=False)),
-        *(marks.draw_pill(label, *place) for label, place in zip(labels, drawn[num_boxes:], strict=True)),
+        *(
+            marks.draw_pill(label, *place)
+            for label, place in zip(labels, drawn[len(picture.boxes) :], strict=True)
+        ),
         *(frame.draw_badge() for frame in frames),
     ]
     left = min([0.0, *(frame.extent[0] for frame in frames)])

@@ -48,7 +48,7 @@ class ParameterSlot:
         node: Index of the node that owns it.
         shape: Its shape.
         role: What it does.
-        fan_in: Inputs that one output sums over; for a bias those of its weight.
+        fan_in: Inputs that one output sums over; for a bias those of its weight; 1 for other roles.
         is_head: Whether its node directly gives an output of the graph.
     """
 
@@ -101,7 +101,7 @@ def encode(graph: ComputationalGraph) -> EncodedGraph:
     )
 
 
-def _size(number: float) -> float:
+def _size(number: int) -> float:
     return log2(number) / 8
 
 
@@ -175,7 +175,7 @@ def _slots(graph: ComputationalGraph) -> tuple[ParameterSlot, ...]:
     fan_in = 1
     for name, spec in graph.parameters.items():
         node = int(name[1:].split(".")[0])
-        if spec.role == "weight":
-            fan_in = spec.fan_in
+        if spec.role != "bias":  # which follows its weight in the table
+            fan_in = spec.fan_in if spec.role == "weight" else 1
         slots.append(ParameterSlot(name, node, spec.shape, spec.role, fan_in, node in graph.outputs))
     return tuple(slots)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -139,6 +139,11 @@ def ghn_config_from_json(value: Json, *, source: str) -> GHNConfig:
         )
     arguments: dict[str, Any] = dict(value)
     for name, kind in known.items():
+        options = get_args(kind)  # of a Literal
+        if options and arguments[name] not in options:
+            raise CheckpointError(
+                f"Expected '{name}' in {source} to be one of {', '.join(map(repr, options))}"
+            )
         if kind in (int, bool) and type(arguments[name]) is not kind:
             raise CheckpointError(
                 f"Expected '{name}' in {source} to be of type {getattr(kind, '__name__', kind)}"

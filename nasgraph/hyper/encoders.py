@@ -134,7 +134,7 @@ class GatedEncoder(nn.Module):
         """One pass over the levels; `distance_MN[v, u]` is the distance from u to v where u comes first."""
         N, D = distance_MN.shape[1], state_MD.shape[1]
         direct_MN = (distance_MN == 1).to(state_MD.dtype)
-        virtual_MN = torch.where(distance_MN > 1, 1.0 / distance_MN.clamp(min=1), 0.0).to(state_MD.dtype)
+        virtual_MN = torch.where(distance_MN > 1, 1.0 / distance_MN.clamp(min=1).to(state_MD.dtype), 0.0)
         # What a node tells others is computed once, when its level is done; until then it is zero.
         direct_MD, virtual_MD = torch.zeros_like(state_MD), torch.zeros_like(state_MD)
         for nodes in order:

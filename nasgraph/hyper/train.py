@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 PROGRESS = "progress.json"
 STATE = "state.safetensors"
 MAX_BAD_STEPS = 50
-MAX_REFUSED = 10_000
+MAX_REFUSED = 1000
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW remembers of a parameter."""
 
@@ -203,14 +203,14 @@ def draw_graphs(
     """The architectures of one step, encoded. A pure function of its arguments.
 
     Raises:
-        NasGraphError: If 10,000 draws give only architectures that are held out.
+        NasGraphError: If 1,000 draws in a row give only architectures that are held out.
     """
     rng = generator(seed, "architectures", step)
     drawn, refused = 0, 0
     while drawn < count:
         graph = sample(spaces[int(rng.integers(len(spaces)))], rng).graph
         if not held_out or graph.fingerprint not in held_out:
-            drawn += 1
+            drawn, refused = drawn + 1, 0
             yield graph, encode(graph)
         else:
             refused += 1

@@ -8,6 +8,7 @@ Multiply-adds count the multiply-accumulate operations of convolutions, linear m
 the convention of `torch.utils.flop_counter` divided by two. Norms, activations, pooling and additions count
 zero.
 """
+# ruff: noqa: ARG001 -- all rules of one column have one signature, whether they need all of it or not
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
 """Model cards: what a zoo entry is, what it was trained on, how well it does, and where it came from."""
 
 import math
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
 
 SCHEMA = "nasgraph/card/1"
+SplitName = Literal["train", "validation", "test"]
 MAX_CARD_CHARACTERS = 100_000  # a card is also kept as a tag in MLflow's registry, which takes no more
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +83,7 @@ class Measurement:
 
     __pydantic_config__: ClassVar["ConfigDict"] = _STRICT
 
-    split: Literal["train", "validation", "test"]
+    split: SplitName
     metric: str
     value: float
     num_examples: int
@@ -137,6 +139,7 @@ class ModelCard:
         lineage: Where it came from.
         nasgraph_version: Version that trained it.
         torch_version: Version of torch that trained it.
+        python_version: Version of Python that trained it.
 
     Raises:
         ZooError: If a value is out of its range.
@@ -161,6 +164,7 @@ class ModelCard:
     lineage: Lineage = Lineage()
     nasgraph_version: str
     torch_version: str
+    python_version: str
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -171,6 +175,8 @@ class ModelCard:
         _check(written_alike, "created", "a day such as '2026-01-31'", self.created)
         known = not self.weights_sha256 or _SHA256.fullmatch(self.weights_sha256) is not None
         _check(known, "weights_sha256", "64 hexadecimal digits", self.weights_sha256)
+        known = re.fullmatch(r"\d+(\.\d+){1,2}\w*", self.python_version, re.ASCII) is not None
+        _check(known, "python_version", "a version such as '3.11.7'", self.python_version)
         for name, score in self.scores:
             _check(math.isfinite(score), f"the score '{name:.40}'", "a finite number", score)
 
@@ -226,6 +232,7 @@ def draft_card(
         multiply_adds=cost.multiply_adds,
         nasgraph_version=version("nasgraph"),
         torch_version=version("torch"),
+        python_version=platform.python_version(),
     )
 
 

@@ -166,6 +166,7 @@ def load_entry(path: Path) -> ZooEntry:
     except NasGraphError as error:
         raise ZooError(f"The graph of the entry '{path}' is refused: {error}") from error
     _check_facts(card, graph, f"'{path / 'card.json'}'")
+    _check_loader(path, card)
     module = build(graph, device="meta")
     state = read_weights(path / "weights.safetensors", module, sha256_expected=card.weights_sha256)
     return ZooEntry(graph, state, card, path)
@@ -200,6 +201,15 @@ def entry_contents(path: Path) -> dict[str, bytes]:
     """The files of a checked entry by name: what belongs to it, and nothing else that may lie there."""
     names = [*REQUIRED_FILES, *([PICTURE] if (path / PICTURE).is_file() else [])]
     return {name: (path / name).read_bytes() for name in names}
+
+
+def _check_loader(path: Path, card: ModelCard) -> None:
+    """MLflow imports the module that `MLmodel` names and installs what the requirements name: both must be ours."""
+    for name, expected in (("MLmodel", mlmodel_text(card)), ("requirements.txt", REQUIREMENTS)):
+        if (path / name).read_bytes() != expected.encode():
+            raise ZooError(
+                f"'{path / name}' was changed: it is not what the entry's card leads to. Do not use it"
+            )
 
 
 def _check_facts(card: ModelCard, graph: ComputationalGraph, source: str) -> None:

@@ -1,7 +1,6 @@
 """The `MLmodel` file: how MLflow finds our loader, and what it may feed to it."""
 
 import json
-import platform
 from hashlib import sha256
 
 from nasgraph.modelzoo.card import ModelCard, card_to_json
@@ -13,7 +12,7 @@ REQUIREMENTS = "nasgraph\ntorch\nsafetensors\nnumpy\n"
 def mlmodel_text(card: ModelCard) -> str:
     """MLflow's description of an entry, with the flavours `nasgraph` and `python_function`.
 
-    YAML whose strings are written as JSON. The id and the time follow from the card, so equal entries are equal files.
+    YAML whose strings are written as JSON. All of it follows from the card, so a reader can tell if it was changed.
     """
     tensor = {"dtype": "float32", "shape": [-1, *card.data.input_shape]}
     logits = {"dtype": "float32", "shape": [-1, len(card.data.class_names)]}
@@ -30,7 +29,7 @@ flavors:
     nasgraph_version: {json.dumps(card.nasgraph_version)}
   python_function:
     loader_module: {LOADER}
-    python_version: {platform.python_version()}
+    python_version: {json.dumps(card.python_version)}
 model_uuid: {model_id}
 signature:
   inputs: {json.dumps(inputs)}

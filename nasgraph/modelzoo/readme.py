@@ -1,6 +1,5 @@
 """A card as the README that people and the Hugging Face hub read: YAML front matter, then measured facts."""
 
-import json
 from collections.abc import Sequence
 
 from nasgraph.modelzoo.card import Measurement, ModelCard
@@ -22,7 +21,9 @@ def card_markdown(card: ModelCard, *, has_picture: bool = False) -> str:
         ("fingerprint", card.fingerprint),
         ("seed", str(card.seed)),
         ("created", card.created),
-        ("nasgraph / torch", f"{card.nasgraph_version} / {card.torch_version}"),
+        ("nasgraph", card.nasgraph_version),
+        ("torch", card.torch_version),
+        ("python", card.python_version),
         ("sha256 of the weights", card.weights_sha256),
     ]
     parts = [_front_matter(card), f"# {card.name}\n", _table(("fact", "value"), cells)]
@@ -33,7 +34,6 @@ def card_markdown(card: ModelCard, *, has_picture: bool = False) -> str:
 
 
 def _front_matter(card: ModelCard) -> str:
-    """Strings are written as JSON, which YAML reads as it is: nothing in a name can break out of its field."""
     lines = [
         "---",
         f"license: {_quoted(card.licence)}",
@@ -144,4 +144,12 @@ def _cell(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)
+    """A YAML string in double quotes, in ASCII: nothing in it can end it."""
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if " " <= character <= "~":
+        return f"\\{character}" if character in '"\\' else character
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"

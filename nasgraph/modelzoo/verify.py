@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypedDict, cast, get_args
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from nasgraph.data import DataSet, Split
 from nasgraph.errors import ZooError
 from nasgraph.evaluate.measure import measure
 from nasgraph.ir import ComputationalGraph
-from nasgraph.modelzoo.card import DataFacts, Measurement
+from nasgraph.modelzoo.card import DataFacts, Measurement, SplitName
 from nasgraph.modelzoo.entry import ZooEntry
 from nasgraph.modules import Program
 
@@ -44,7 +44,7 @@ def measure_accuracy(
     graph: ComputationalGraph,
     state: Mapping[str, Tensor],
     split: Split,
-    name: Literal["train", "validation", "test"],
+    name: str,
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Measurement:
@@ -54,12 +54,17 @@ def measure_accuracy(
         graph: The architecture.
         state: Trained parameters and buffers.
         split: Prepared examples.
-        name: Which split that is.
+        name: Which split that is: "train", "validation" or "test".
         batch_size: Examples per forward pass; recorded.
+
+    Raises:
+        ZooError: If `name` is something else.
     """
+    if name not in get_args(SplitName):
+        raise ZooError(f"Expected 'name' to be one of {get_args(SplitName)} (got {name!r:.80})")
     _, accuracy = measure(Program(graph), state, split, batch_size=batch_size)
     return Measurement(
-        split=name,
+        split=cast(SplitName, name),
         metric="accuracy",
         value=accuracy,
         num_examples=len(split),
@@ -120,11 +125,20 @@ def check_data(facts: DataFacts, dataset: DataSet) -> None:
             )
 
 
-def preparation_of(facts: DataFacts) -> dict[str, int | float | None]:
+class PreparationArguments(TypedDict):
+    """The keyword arguments of `nasgraph.data.load_dataset` that decide how data is prepared."""
+
+    split_seed: int
+    validation_share: float
+    image_size: int | None
+    num_train: int | None
+
+
+def preparation_of(facts: DataFacts) -> PreparationArguments:
     """Keyword arguments for `nasgraph.data.load_dataset` that prepare the data of a card again."""
-    return {
-        "split_seed": facts.split_seed,
-        "validation_share": facts.validation_share,
-        "image_size": facts.image_size,
-        "num_train": facts.num_train,
-    }
+    return PreparationArguments(
+        split_seed=facts.split_seed,
+        validation_share=facts.validation_share,
+        image_size=facts.image_size,
+        num_train=facts.num_train,
+    )

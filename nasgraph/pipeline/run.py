@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from optuna import Study
 
 from nasgraph.data import DataSet, load_dataset
 from nasgraph.errors import NasGraphError
@@ -19,6 +18,7 @@ from nasgraph.search import (
     SearchConfig,
     SearchListener,
     SearchResult,
+    Study,
     create_or_resume,
     make_sampler,
     open_storage,

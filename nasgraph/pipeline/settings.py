@@ -32,6 +32,9 @@ class TrainingSettings(_Strict):
     eval_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
 
 
+FINAL_DEFAULTS = {"epochs": 30, "shift_pixels": 1, "label_smoothing": 0.05}
+
+
 class SearchSettings(_Strict):
     """One search from data to a registered model. Every field has a default; a TOML file may set some.
 
@@ -76,8 +79,16 @@ class SearchSettings(_Strict):
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
     trial_time_limit_s: Annotated[float, Field(gt=0)] | None = None
     train: TrainingSettings = TrainingSettings()
-    final: TrainingSettings = TrainingSettings(epochs=30, shift_pixels=1, label_smoothing=0.05)
+    final: TrainingSettings = TrainingSettings.model_validate(FINAL_DEFAULTS)
     model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_final(cls, document: Any) -> Any:
+        """`final` has defaults of its own, also where a file sets only some of its fields."""
+        if isinstance(document, dict) and isinstance(document.get("final"), dict):
+            return {**document, "final": {**FINAL_DEFAULTS, **document["final"]}}
+        return document
 
     @model_validator(mode="after")
     def _check_counts(self) -> "SearchSettings":

@@ -1,5 +1,7 @@
 """The search: Optuna proposes, an evaluator measures, a study remembers. The only package that imports optuna."""
 
+from optuna import Study
+
 from nasgraph.search.journal import FileJournal
 from nasgraph.search.loop import run_search
 from nasgraph.search.records import (
@@ -27,6 +29,7 @@ __all__ = [
     "SearchInfo",
     "SearchListener",
     "SearchResult",
+    "Study",
     "StudyError",
     "TrialChooser",
     "TrialResult",

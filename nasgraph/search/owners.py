@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from nasgraph.search.records import StudyError
+
 Owner = Mapping[str, str | int]
 
 _active_runs: set[str] = set()
@@ -50,9 +52,17 @@ def machine_lock() -> Iterator[None]:
     """Keep other searches of this machine out while a trial is taken, claimed or given back. For milliseconds only.
 
     Not reentrant. The kernel releases it when its holder dies.
+
+    Raises:
+        StudyError: If the temporary folder cannot hold the lock.
     """
-    path = Path(tempfile.gettempdir()) / f"nasgraph-{os.getuid()}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        path = Path(tempfile.gettempdir()) / f"nasgraph-{os.getuid()}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StudyError(
+            f"Cannot lock the machine for the search: {error}. Set TMPDIR to another folder"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 from nasgraph.errors import UnknownNameError
 from nasgraph.seeding import derive_seed
 
-
 MAX_HISTORY = 250
 NUM_BEST = 25
 """As many as Optuna's TPE counts as good at most."""

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-from typing import Any
 
 from nasgraph.errors import InvalidGraphError, NasGraphError
 from nasgraph.search.history import SCORES, History
@@ -147,9 +147,7 @@ def _decide(scored: Sequence[ScreenedCandidate], config: SearchConfig) -> tuple[
     return tuple(replace(item, kept=place < config.num_kept) for place, item in enumerate(ranked))
 
 
-def _enqueue_missing(
-    history: History, kept: Sequence[Mapping[str, Any]]
-) -> None:
+def _enqueue_missing(history: History, kept: Sequence[Mapping[str, Any]]) -> None:
     with machine_lock():
         present = {trial.user_attrs.get(RANK) for trial in history.study.get_trials(deepcopy=False)}
         for rank, item in enumerate(kept):

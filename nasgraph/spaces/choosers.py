@@ -1,4 +1,5 @@
 """Choosers: sample, replay, change and enumerate the answers that a search space asks for."""
+# ruff: noqa: ARG002 -- a chooser is told the name even where it does not need it
 
 from collections.abc import Iterator, Mapping, Sequence
 

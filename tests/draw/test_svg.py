@@ -129,6 +129,21 @@ def test_several_outputs_are_numbered() -> None:
     assert [text for text in shown if text.startswith("output ")] == ["output 1", "output 2", "output 3"]
 
 
+def test_very_many_outputs_share_a_pill_and_long_titles_are_cut() -> None:
+    graph = GraphBuilder()
+    x = graph("input", shape=(4,))
+    shown = texts(
+        parse(
+            draw_svg(
+                graph.finish(*[graph("linear", x, out_features=n) for n in range(1, 31)]), title="a" * 9999
+            )
+        )
+    )
+    assert "30 outputs" in shown
+    assert shown[0] == "a" * 97 + "..."
+    assert any("(30)" in text for text in shown)
+
+
 def test_a_graph_that_returns_its_input_can_be_drawn() -> None:
     graph = GraphBuilder()
     assert len(boxes(parse(draw_svg(graph.finish(graph("input", shape=(3,))))))) == 1

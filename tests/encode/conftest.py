@@ -4,5 +4,5 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import torch_geometric.data  # noqa: F401
+    import torch_geometric.data
     import torch_geometric.utils  # noqa: F401

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nasgraph.encode import batch_graphs, encode
-from nasgraph.hyper.encoders import MAX_DEGREE, GatedEncoder, TransformerEncoder
+from nasgraph.hyper.encoders import MAX_DEGREE, GatedEncoder, TransformerEncoder, _AttentionLayer
 from nasgraph.ir import ComputationalGraph, GraphBuilder
 from tests.hyper.toy import in_double
 from tests.modules.samples import SPACES, sampled_graphs, wide_graph
@@ -58,6 +58,7 @@ def test_the_transformer_shifts_its_scores_by_the_distance(index: int) -> None:
             states[node] += encoder.in_degree.weight[min(digraph.in_degree(node), MAX_DEGREE)]
             states[node] += encoder.out_degree.weight[min(digraph.out_degree(node), MAX_DEGREE)]
         for layer in encoder.layers:
+            assert isinstance(layer, _AttentionLayer)
             query, key, value = layer.qkv(layer.norm1(states)).split(8, dim=-1)
             heads = []
             for head in range(2):

@@ -126,7 +126,6 @@ def test_one_seed_gives_one_network_and_leaves_the_global_generator_alone(encode
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoder": "rnn"}, r"'encoder' to be 'transformer' or 'gated' \(got 'rnn'\)"),
         ({"dim": 0}, r"'dim' between 1 and 4096 \(got 0\)"),
         ({"num_layers": -1}, "'num_layers'"),
         ({"max_size": 5000}, "'max_size'"),

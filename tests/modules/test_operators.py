@@ -27,7 +27,8 @@ WINDOWS: tuple[dict[str, object], ...] = (
     {"kernel_size": 3, "stride": (1, 2), "padding": 1},
     {"kernel_size": (4, 3), "padding": (2, 0)},
 )
-POOLINGS: list[Case] = [((IMAGE,), window) for window in (*WINDOWS, {"kernel_size": 2, "padding": 1})]
+POOLINGS: list[Case] = [((IMAGE,), window) for window in WINDOWS]
+POOLINGS.append(((IMAGE,), {"kernel_size": 2, "padding": 1}))
 CASES: dict[str, list[Case]] = {
     "parameter": [(((1,),), {"shape": (3, 4)}), (((1,),), {"shape": (5,)})],
     "conv2d": [

@@ -4,13 +4,14 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasgraph.ir import ComputationalGraph, GraphBuilder
 from nasgraph.modules import Program, RunContext, buffers_by_node, initial_buffers, initial_parameters
-from tests.modules.samples import random_inputs, sampled_graphs
+from tests.modules.samples import SPACES, random_inputs, sampled_graphs
 
 
 class LivingTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -87,3 +88,17 @@ def test_gradients_reach_every_parameter_that_can_matter() -> None:
         )
         result.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         assert all(tensor.grad is not None for tensor in parameters.values())
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_whether_parameters_want_gradients_does_not_change_a_bit(space: str) -> None:
+    for graph in sampled_graphs(space, 4):
+        program, inputs = Program(graph), random_inputs(graph, batch_size=4)
+        plain = initial_parameters(graph, seed=4)
+        wanting = {name: tensor.clone().requires_grad_() for name, tensor in plain.items()}
+        (expected,) = program(plain, inputs, RunContext(batch_size=4))
+        with torch.inference_mode():
+            (inferred,) = program(wanting, inputs, RunContext(batch_size=4))
+        (trained,) = program(wanting, inputs, RunContext(batch_size=4))
+        assert torch.equal(inferred, expected)
+        assert torch.equal(trained, expected)

@@ -10,7 +10,15 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState as OptunaState
 
-from nasgraph.search import Screen, SearchConfig, SearchResult, create_or_resume, make_sampler, open_storage, run_search
+from nasgraph.search import (
+    Screen,
+    SearchConfig,
+    SearchResult,
+    create_or_resume,
+    make_sampler,
+    open_storage,
+    run_search,
+)
 from tests.search.toys import OBJECTIVE, Chain, slow
 
 STUDY = "study"
@@ -25,7 +33,7 @@ def fork(work: Callable[[], object]) -> int:
     try:
         work()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  the child must end here, not in its parent's test runner
         traceback.print_exc()
     finally:
         os._exit(code)

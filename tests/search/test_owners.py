@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from nasgraph.search.owners import is_dead, is_here, machine_lock, run_identity
+from nasgraph.search.owners import _started, is_dead, is_here, machine_lock, run_identity
 from tests.search.processes import exit_code, fork
 
 
@@ -39,13 +39,14 @@ def test_another_process_lives_until_it_is_killed() -> None:
 
 def test_a_process_number_that_is_used_again_is_another_process() -> None:
     with run_identity() as owner:
-        assert is_dead({**owner, "pid": os.getppid()})
+        assert is_dead({**owner, "pid": 1})
         assert is_dead({**owner, "started": "1"})
 
 
 def test_a_restart_of_the_machine_ends_all_processes() -> None:
     with run_identity() as owner:
-        assert is_dead({**owner, "pid": os.getppid(), "boot": "before"})
+        assert not is_dead({**owner, "pid": 1, "started": _started(1)})
+        assert is_dead({**owner, "pid": 1, "started": _started(1), "boot": "before"})
 
 
 def test_other_machines_cannot_be_judged() -> None:

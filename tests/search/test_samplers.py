@@ -16,19 +16,19 @@ from tests.search.toys import Chain, Conditional, quality
 QUICK = ["nsgaii", "random", "tpe"]
 
 
-@pytest.fixture(params=QUICK)
-def sampler(request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
-    return lambda: make_sampler(request.param, seed=0)
+class TestOptunasContract(BasicSamplerTestCase):
+    @pytest.fixture(params=QUICK)
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return lambda: make_sampler(request.param, seed=0)
 
 
-class TestOptunasContract(BasicSamplerTestCase):  # type: ignore[misc]  # optuna.testing is untyped
-    pass
-
-
-class TestOptunasContractForTPE(RelativeSamplerTestCase):  # type: ignore[misc]
+class TestOptunasContractForTPE(RelativeSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: make_sampler("tpe", seed=0)
+        def make(seed: int) -> BaseSampler:
+            return TPESampler(seed=seed, n_startup_trials=0, multivariate=True)
+
+        return lambda: ReproducibleSampler(make, seed=0, max_history=MAX_HISTORY)
 
 
 def test_names() -> None:
@@ -53,7 +53,9 @@ def proposals(study: optuna.Study) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", QUICK)
-@pytest.mark.parametrize("space", [Chain(), Conditional(input_shape=(4,), num_classes=3)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "space", [Chain(), Conditional(input_shape=(4,), num_classes=3)], ids=lambda s: s.name
+)
 def test_a_fresh_sampler_continues_like_the_first(name: str, space: SearchSpace) -> None:
     whole, parts = new_study(make_sampler(name, seed=7)), new_study(make_sampler(name, seed=7))
     run(whole, space, 50)
@@ -88,10 +90,8 @@ def test_other_seeds_give_other_proposals(name: str) -> None:
 
 def test_random_proposals_are_uniform() -> None:
     study = new_study(make_sampler("random", seed=0))
-    run(study, Chain(num_layers=1), 2000)
-    for width in range(1, 5):
-        share = sum(p["width0"] == width for p in proposals(study)) / 2000
-        assert share == pytest.approx(0.25, abs=0.04)
+    widths = [study.ask().suggest_int("width", 1, 4) for _ in range(1500)]
+    assert [widths.count(width) / 1500 for width in range(1, 5)] == pytest.approx([0.25] * 4, abs=0.04)
 
 
 def test_gp_proposes() -> None:
@@ -105,16 +105,23 @@ def test_tpe_sees_the_latest_trials_and_the_best_of_the_others() -> None:
 
     class Watching(TPESampler):
         def sample_relative(self, study, trial, search_space):  # type: ignore[no-untyped-def]
-            seen.append([t.number for t in study._get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])])
+            seen.append(
+                [
+                    t.number
+                    for t in study._get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+                ]
+            )
             return super().sample_relative(study, trial, search_space)
 
-    study = new_study(
-        ReproducibleSampler(lambda seed: Watching(seed=seed), seed=0, max_history=MAX_HISTORY)
-    )
-    distributions = {"x": optuna.distributions.IntDistribution(0, 1000)}
+    study = new_study(ReproducibleSampler(lambda seed: Watching(seed=seed), seed=0, max_history=MAX_HISTORY))
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "x": optuna.distributions.IntDistribution(0, 1000)
+    }
     for number in range(MAX_HISTORY + 100):
         study.add_trial(
-            optuna.create_trial(value=float(-abs(number - 50)), params={"x": number}, distributions=distributions)
+            optuna.create_trial(
+                value=float(-abs(number - 50)), params={"x": number}, distributions=distributions
+            )
         )
     study.ask().suggest_int("x", 0, 1000)
     first_best = 50 - NUM_BEST // 2

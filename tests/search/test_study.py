@@ -1,6 +1,7 @@
 """Studies are created once and continued as what they are."""
 
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import pytest
@@ -48,7 +49,7 @@ def test_a_new_study_knows_what_it_searches(tmp_path: Path) -> None:
 
 def test_an_existing_study_is_not_continued_by_accident(tmp_path: Path) -> None:
     open_study(tmp_path / "journal", resume=False)
-    with pytest.raises(StudyError, match="The study 'study' exists. Continue it with --resume"):
+    with pytest.raises(StudyError, match=r"The study 'study' exists. Continue it with --resume"):
         open_study(tmp_path / "journal", resume=False)
     open_study(tmp_path / "journal", resume=False, name="another")
 
@@ -74,7 +75,7 @@ def test_a_study_is_not_continued_as_something_else(
 
 def test_resuming_an_unknown_study_offers_the_known(tmp_path: Path) -> None:
     open_study(tmp_path / "journal", resume=False, name="first")
-    with pytest.raises(UnknownNameError, match="No study named 'frist'. Close: 'first'"):
+    with pytest.raises(UnknownNameError, match=r"No study named 'frist'. Close: 'first'"):
         open_study(tmp_path / "journal", resume=True, name="frist")
 
 
@@ -101,7 +102,7 @@ def test_a_search_refuses_the_study_of_another_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"]])
-def test_a_search_maximises_one_number(directions: list[str]) -> None:
+def test_a_search_maximises_one_number(directions: list[Literal["minimize", "maximize"]]) -> None:
     study = optuna.create_study(directions=directions)
     with pytest.raises(StudyError, match="to maximise one number"):
         run_search(Chain(), instant, study, SearchConfig(num_trials=1))

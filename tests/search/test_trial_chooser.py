@@ -34,7 +34,7 @@ def test_answers_keep_their_type(options: tuple[bool, ...] | tuple[float, ...] |
     study = optuna.create_study()
     for option in options:
         study.enqueue_trial({"choice": option})
-        answer = TrialChooser(study.ask()).categorical("choice", options)  # type: ignore[type-var]
+        answer = TrialChooser(study.ask()).categorical("choice", options)
         assert answer == option
         assert type(answer) is type(option)
 

@@ -19,7 +19,12 @@ class Chain(SearchSpace):
     some architectures share a graph. `num_layers` layers make twice as many choices."""
 
     def __init__(
-        self, *, input_shape: tuple[int, ...] = (4,), num_classes: int = 3, num_layers: int = 3, widths: int = 4
+        self,
+        *,
+        input_shape: tuple[int, ...] = (4,),
+        num_classes: int = 3,
+        num_layers: int = 3,
+        widths: int = 4,
     ) -> None:
         super().__init__(input_shape=input_shape, num_classes=num_classes)
         self._num_layers = num_layers

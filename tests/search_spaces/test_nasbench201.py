@@ -155,7 +155,7 @@ def test_text_of_another_form_is_refused(text: str) -> None:
 
 def test_an_unknown_operation_is_named() -> None:
     with pytest.raises(
-        InvalidChoiceError, match="no operation 'conv_7x7'.*Allowed: none, skip_connect, nor_conv_1x1"
+        InvalidChoiceError, match=r"no operation 'conv_7x7'.*Allowed: none, skip_connect, nor_conv_1x1"
     ):
         architecture_from_string(FULL.replace("avg_pool_3x3", "conv_7x7"))
 
@@ -163,7 +163,7 @@ def test_an_unknown_operation_is_named() -> None:
 def test_an_architecture_of_another_space_has_no_text() -> None:
     other = architecture_from_json({"space": "mlp", "choices": [["depth", 2]]})
     with pytest.raises(
-        InvalidChoiceError, match="Expected an architecture of 'nasbench201'.*got one of 'mlp'"
+        InvalidChoiceError, match=r"Expected an architecture of 'nasbench201'.*got one of 'mlp'"
     ):
         arch_string(other)
 

@@ -37,7 +37,9 @@ def trial(number: int, *, accuracy: float = 0.5, state: TrialState = TrialState.
 
 def restored(result: TrialResult) -> TrialResult:
     """The trial as a later process gets it from the study: without the measurement."""
-    return TrialResult(result.number, result.candidate, result.state, None, result.metrics, result.reason, {}, 1.5)
+    return TrialResult(
+        result.number, result.candidate, result.state, None, result.metrics, result.reason, {}, 1.5
+    )
 
 
 def info(*, study: str = "it's a study", resumed_trials: int = 0, num_trials: int = 10) -> SearchInfo:
@@ -50,7 +52,10 @@ def info(*, study: str = "it's a study", resumed_trials: int = 0, num_trials: in
 def screened(count: int) -> list[ScreenedCandidate]:
     """Candidates with scores 0, 1, 2 ..; every tenth could not be scored."""
     scores = [float("nan") if index % 10 == 9 else float(index) for index in range(count)]
-    return [ScreenedCandidate(candidate(4 + i % 7), {"screen_score": s, "loss": 2.0}, False) for i, s in enumerate(scores)]
+    return [
+        ScreenedCandidate(candidate(4 + i % 7), {"screen_score": s, "loss": 2.0}, False)
+        for i, s in enumerate(scores)
+    ]
 
 
 def end(trials: Sequence[TrialResult], *, stopped_because: str = "finished") -> SearchResult:

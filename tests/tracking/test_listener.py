@@ -39,7 +39,11 @@ def test_a_trial_becomes_one_child_run_with_all_that_is_known(tracking_uri: str)
     (run,) = children(tracking_uri, listener.run_id)
     assert run.info.run_id == listener.trial_run_id(0)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"width": "4", "act": "relu", **{k: "True" for k in run.data.params if "edge" in k}}
+    assert run.data.params == {
+        "width": "4",
+        "act": "relu",
+        **{k: "True" for k in run.data.params if "edge" in k},
+    }
     assert run.data.metrics["val_accuracy"] == 0.75
     assert run.data.metrics["screen_score"] == 0.25
     assert run.data.tags["nasgraph.fingerprint"] == result.candidate.graph.fingerprint
@@ -147,7 +151,9 @@ def test_a_resumed_search_continues_its_run_and_adds_what_was_not_recorded(track
     first = MlflowListener(tracking_uri, storage="/studies/journal.log")
     first.on_start(info())
     done = [trial(0, accuracy=0.9), trial(1, accuracy=0.5)]
-    first.on_trial(done[0])  # killed here: trial 1 is in the study, but not in MLflow; trial 2 is half written
+    first.on_trial(
+        done[0]
+    )  # killed here: trial 1 is in the study, but not in MLflow; trial 2 is half written
     client = MlflowClient(tracking_uri)
     experiment = client.get_run(first.run_id).info.experiment_id
     client.create_run(experiment, tags={"mlflow.parentRunId": first.run_id, "nasgraph.trial": "2"})
@@ -167,7 +173,9 @@ def test_a_resumed_search_continues_its_run_and_adds_what_was_not_recorded(track
     assert [second.trial_run_id(number) is not None for number in range(4)] == [True] * 4
 
 
-@pytest.mark.parametrize(("storage", "resumed"), [("/other/journal.log", 1), ("/studies/journal.log", 0), ("", 1)])
+@pytest.mark.parametrize(
+    ("storage", "resumed"), [("/other/journal.log", 1), ("/studies/journal.log", 0), ("", 1)]
+)
 def test_another_search_of_that_name_gets_its_own_run(tracking_uri: str, storage: str, resumed: int) -> None:
     first = MlflowListener(tracking_uri, storage="/studies/journal.log")
     first.on_start(info())
@@ -179,7 +187,7 @@ def test_another_search_of_that_name_gets_its_own_run(tracking_uri: str, storage
 
 def test_an_unreachable_server_is_a_clear_error_within_seconds() -> None:
     started = time.monotonic()
-    with pytest.raises(TrackingError, match="does not answer.*--tracking-uri"):
+    with pytest.raises(TrackingError, match=r"does not answer.*--tracking-uri"):
         MlflowListener("http://127.0.0.1:9").on_start(info())
     assert time.monotonic() - started < 10
 

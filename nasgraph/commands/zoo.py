@@ -1,0 +1,222 @@
+"""`nasgraph zoo`: which models there are, what is known of them, and getting them out."""
+
+from json import dumps, loads
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasgraph.commands.options import DataDirOption, JsonOption, TrackingUriOption
+from nasgraph.errors import NasGraphError, ZooError
+
+if TYPE_CHECKING:
+    from nasgraph.commands.output import Cell, Output
+    from nasgraph.modelzoo import ModelCard, Verification, ZooEntry
+    from nasgraph.modelzoo.store import Listing, Zoo
+
+app = typer.Typer(help="The model zoo: list, show, load, verify, export.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
+
+
+@app.command("list")
+def list_models(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Names with * and ?, quoted.")] = "*",
+    tracking_uri: TrackingUriOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List registered and shipped models."""
+    from nasgraph.commands.output import Output
+
+    output = Output(json_mode=json)
+    listings = _zoo(tracking_uri).list_models(pattern)
+    if not json:
+        columns = [
+            "name",
+            "version",
+            "kind",
+            "data",
+            "test accuracy",
+            "parameters",
+            "multiply-adds",
+            "aliases",
+            "from",
+        ]
+        output.table(columns, [_row(listing) for listing in listings])
+        if not listings:
+            output.message(f"No model matches '{pattern}'. 'nasgraph search' makes one")
+    output.result({"models": [_summary(listing) for listing in listings]})
+
+
+@app.command("show")
+def show_model(name: NameArgument, tracking_uri: TrackingUriOption = None, json: JsonOption = False) -> None:
+    """Show the card of a model."""
+    from nasgraph.commands.output import Output
+    from nasgraph.modelzoo import card_to_json
+
+    zoo, output = _zoo(tracking_uri), Output(json_mode=json)
+    if zoo.kind(name) == "ghn":
+        facts = zoo.facts(name)
+        if not json:
+            flat: dict[str, Cell] = {key: _flat(value) for key, value in facts.items()}
+            output.facts(flat, title=f"{name}: a graph hypernetwork")
+        output.result({"name": name, **facts})
+        return
+    card = zoo.card(name)
+    if not json:
+        _print_card(card, output)
+    output.result({"name": name, "kind": "model", "card": loads(card_to_json(card))})
+
+
+@app.command("load")
+def load_model(
+    name: NameArgument,
+    data_dir: DataDirOption = None,
+    tracking_uri: TrackingUriOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Load a model, check its files, and measure its recorded accuracy again if its data set is at hand."""
+    from nasgraph.commands.output import Output
+
+    output = Output(json_mode=json)
+    entry = _zoo(tracking_uri).load(name)
+    output.message(
+        f"Loaded '{name}': {entry.card.num_parameters:,} parameters, the files are those of its card"
+    )
+    results: tuple[Verification, ...] = ()
+    try:
+        results = _verify(entry, data_dir, download=False)
+    except NasGraphError as error:
+        output.message(f"Its accuracy was not measured again: {error}")
+    _report(name, entry, results, output)
+
+
+@app.command("verify")
+def verify_model(
+    name: NameArgument,
+    data_dir: DataDirOption = None,
+    tracking_uri: TrackingUriOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a model's recorded accuracies again. Fails if one differs."""
+    from nasgraph.commands.output import Output
+
+    output = Output(json_mode=json)
+    entry = _zoo(tracking_uri).load(name)
+    results = _verify(entry, data_dir, download=True)
+    if not results:
+        raise ZooError(f"The card of '{name}' records no accuracy, so there is nothing to verify")
+    _report(name, entry, results, output)
+    if not all(result.agrees for result in results):
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_model(
+    name: NameArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an entry that is there.")] = False,
+    tracking_uri: TrackingUriOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy a model, checked, into a folder of its own, which MLflow and nasgraph load."""
+    from nasgraph.commands.output import Output
+
+    output = Output(json_mode=json)
+    entry = _zoo(tracking_uri).export(name, folder, force=force)
+    output.message(f"Wrote '{name}' to '{folder}'")
+    output.result(
+        {"name": name, "folder": str(folder.absolute()), "weights_sha256": entry.card.weights_sha256}
+    )
+
+
+def _zoo(tracking_uri: str | None) -> "Zoo":
+    from nasgraph.modelzoo.store import Zoo
+
+    return Zoo(tracking_uri)
+
+
+def _row(listing: "Listing") -> "list[Cell]":
+    card = listing.card
+    aliases = ", ".join(f"{alias} -> {number}" for alias, number in listing.aliases)
+    if card is None:
+        return [listing.name, listing.version, listing.kind, None, None, None, None, aliases, listing.source]
+    test = card.measured("test")
+    return [
+        listing.name,
+        listing.version,
+        listing.kind,
+        card.data.name,
+        None if test is None else test.value,
+        card.num_parameters,
+        card.multiply_adds,
+        aliases,
+        listing.source,
+    ]
+
+
+def _summary(listing: "Listing") -> dict[str, object]:
+    names = ("name", "version", "kind", "data", "test_accuracy", "num_parameters", "multiply_adds")
+    row = dict(zip(names, _row(listing), strict=False))
+    return {**row, "aliases": dict(listing.aliases), "source": listing.source}
+
+
+def _print_card(card: "ModelCard", output: "Output") -> None:
+    facts: dict[str, Cell] = {
+        "task": card.task,
+        "licence": card.licence,
+        "created": card.created,
+        "data": f"{card.data.name} (split seed {card.data.split_seed}, sha256 {card.data.sha256[:16]})",
+        "search space": card.architecture.space,
+        "architecture": ", ".join(f"{name}={choice}" for name, choice in card.architecture.choices),
+        "fingerprint": card.fingerprint,
+        "parameters": card.num_parameters,
+        "multiply-adds": card.multiply_adds,
+        "seed": card.seed,
+        "study": card.lineage.study,
+        "trial": card.lineage.trial,
+        "MLflow run": card.lineage.run_id,
+        "graph hypernetwork": card.lineage.ghn,
+        "made with": f"nasgraph {card.nasgraph_version}, torch {card.torch_version}, Python {card.python_version}",
+        "sha256 of the weights": card.weights_sha256,
+    }
+    output.facts({name: value for name, value in facts.items() if value not in (None, "")}, title=card.name)
+    if card.measurements:
+        rows = [(m.split, m.metric, m.value, m.num_examples, m.protocol) for m in card.measurements]
+        output.table(["split", "metric", "value", "examples", "protocol"], rows, title="Measured")
+    if card.scores:
+        output.table(["score", "value"], card.scores, title="Predicted before training")
+
+
+def _flat(value: object) -> "Cell":
+    return value if isinstance(value, str | int | float | bool | None) else dumps(value)
+
+
+def _verify(entry: "ZooEntry", data_dir: Path | None, *, download: bool) -> "tuple[Verification, ...]":
+    """Measure again on the data of the card, by its name or, for a data set of one's own, at its path."""
+    from nasgraph.data import dataset_names, load_dataset
+    from nasgraph.modelzoo import preparation_of, verify
+
+    facts = entry.card.data
+    where = facts.name if facts.name in dataset_names() else Path(facts.source)
+    dataset = load_dataset(where, data_dir=data_dir, download=download, **preparation_of(facts))
+    return verify(entry, dataset)
+
+
+def _report(name: str, entry: "ZooEntry", results: "tuple[Verification, ...]", output: "Output") -> None:
+    if results and not output.json_mode:
+        rows = [(r.split, r.metric, repr(r.recorded), repr(r.measured), r.agrees) for r in results]
+        output.table(["split", "metric", "recorded", "measured", "equal"], rows)
+    checks = [
+        {
+            "split": r.split,
+            "metric": r.metric,
+            "recorded": r.recorded,
+            "measured": r.measured,
+            "equal": r.agrees,
+        }
+        for r in results
+    ]
+    facts = {"fingerprint": entry.card.fingerprint, "num_parameters": entry.card.num_parameters}
+    verified = all(result.agrees for result in results) if results else None
+    output.result({"name": name, **facts, "verified": verified, "checks": checks})
