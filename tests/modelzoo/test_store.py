@@ -1,12 +1,13 @@
 """The zoo over a real registry."""
 
 import json
+import multiprocessing
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
@@ -17,6 +18,10 @@ from nasgraph.mlflow_client import default_tracking_uri, local_path
 from nasgraph.modelzoo import ZooEntry, load_entry, write_entry
 from nasgraph.modelzoo.names import Reference
 from nasgraph.modelzoo.store import Zoo
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
 
 
 def stored_folder(uri: str, name: str, version: int = 1) -> Path:
@@ -186,28 +191,27 @@ def test_one_damaged_card_does_not_hide_the_others(
         zoo.card("a")
 
 
-_ADD = """
-import sys
-from pathlib import Path
-from nasgraph.modelzoo.store import Zoo
-zoo = Zoo(sys.argv[1])
-for _ in range(4):
-    print(zoo.add(Path(sys.argv[2]), "net").version, flush=True)
-"""
+def _add_four(uri: str, folder: Path, start: "Barrier", numbers: "Queue[int | None]") -> None:
+    start.wait(60)
+    zoo = Zoo(uri)
+    for _ in range(4):
+        numbers.put(zoo.add(folder, "net").version)
 
 
 def test_two_processes_that_add_one_name_to_a_new_store_both_succeed(entry: ZooEntry, tmp_path: Path) -> None:
     uri = default_tracking_uri(tmp_path / "new")
-    command = [sys.executable, "-c", _ADD, uri, str(entry.path)]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
-    ]
-    results = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], results
-    numbers = sorted(int(word) for out, _ in results for word in out.split())
-    assert numbers == list(range(1, 9))
+    context = multiprocessing.get_context("fork")  # a fresh interpreter would import for seconds
+    start, numbers = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_add_four, args=(uri, entry.path, start, numbers)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    got = sorted(numbers.get(timeout=120) for _ in range(8))
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert got == list(range(1, 9))
     zoo = Zoo(uri)
-    for number in numbers:
+    for number in got:
         zoo.load(f"net/{number}")
 
 
