@@ -58,7 +58,12 @@ def tau_with_interval(
 
 
 def tau_difference(
-    first: Sequence[float], second: Sequence[float], truth: Sequence[float], *, resamples: int = 2000, seed: int = 0
+    first: Sequence[float],
+    second: Sequence[float],
+    truth: Sequence[float],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Tau of `first` less tau of `second` with a paired 95 % bootstrap interval."""
     a, b, y = (np.nan_to_num(np.asarray(v, dtype=float), nan=-1e30) for v in (first, second, truth))

@@ -47,7 +47,9 @@ def perturbed(data: DataSet, arguments: argparse.Namespace) -> DataSet:
         return Split(augment(split.inputs, settings, rng=rng), split.targets)
 
     train, validation = change(data.search.train, "train"), change(data.search.validation, "validation")
-    return replace(data, search=replace(data.search, train=train, validation=validation), test=change(data.test, "test"))
+    return replace(
+        data, search=replace(data.search, train=train, validation=validation), test=change(data.test, "test")
+    )
 
 
 def measure_one(
@@ -65,16 +67,25 @@ def measure_one(
     )
     row["random_loss"], row["random_accuracy"] = measure(program, random, validation, batch_size=256)
     for steps in (16,):
-        scorer = PredictedWeightsScorer(ghn, data.search, PredictedWeightsConfig(tune_steps=steps, num_examples=10**6))
+        scorer = PredictedWeightsScorer(
+            ghn, data.search, PredictedWeightsConfig(tune_steps=steps, num_examples=10**6)
+        )
         (scores,), row[f"tuned{steps}_cpu"] = cpu_seconds(lambda scorer=scorer: scorer([graph]))
-        row[f"tuned{steps}_accuracy"], row[f"tuned{steps}_loss"] = scores["tuned_accuracy"], scores["tuned_loss"]
+        row[f"tuned{steps}_accuracy"], row[f"tuned{steps}_loss"] = (
+            scores["tuned_accuracy"],
+            scores["tuned_loss"],
+        )
     one = TrainConfig(epochs=1, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate)
     for name, start in (("random", random), ("ghn", predicted)):
         result, row[f"{name}_1epoch_cpu"] = cpu_seconds(
-            lambda start=start: train_graph(graph, data.search, one, start=start, seed=0, keep_going=never_stop)
+            lambda start=start: train_graph(
+                graph, data.search, one, start=start, seed=0, keep_going=never_stop
+            )
         )
         row[f"{name}_1epoch_accuracy"] = result.value
-    full = TrainConfig(epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate)
+    full = TrainConfig(
+        epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
+    )
     truth, train_cpu = [], 0.0
     for seed in range(arguments.seeds):
         start = initial_parameters(graph, seed=100 + seed)
@@ -91,7 +102,9 @@ def measure_one(
 
 def summarise(rows: list[dict[str, object]]) -> dict[str, object]:
     """Means, Kendall's tau with intervals over all and over the better half, and CPU seconds."""
-    column = {name: np.array([row[name] for row in rows], dtype=float) for name in rows[0] if name != "fingerprint"}
+    column = {
+        name: np.array([row[name] for row in rows], dtype=float) for name in rows[0] if name != "fingerprint"
+    }
     by_seed = column.pop("trained_accuracy")
     truth = by_seed.mean(axis=1)
     scores = {
@@ -124,11 +137,17 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, object]:
         "predicted better than random after 1 epoch": int(
             (column["ghn_1epoch_accuracy"] > column["random_1epoch_accuracy"]).sum()
         ),
-        "seed against seed": tau_with_interval(by_seed[:, 0], by_seed[:, 1]) if by_seed.shape[1] > 1 else None,
+        "seed against seed": tau_with_interval(by_seed[:, 0], by_seed[:, 1])
+        if by_seed.shape[1] > 1
+        else None,
         "tau": {name: tau_with_interval(values, truth) for name, values in scores.items()},
-        "tau, better half": {name: tau_with_interval(values[better], truth[better]) for name, values in scores.items()},
+        "tau, better half": {
+            name: tau_with_interval(values[better], truth[better]) for name, values in scores.items()
+        },
         "tau less that of the parameter count": {
-            name: tau_difference(values, size, truth) for name, values in scores.items() if name != "parameter count"
+            name: tau_difference(values, size, truth)
+            for name, values in scores.items()
+            if name != "parameter count"
         },
         "mean CPU seconds per architecture": {
             name: float(column[key].mean())
@@ -144,7 +163,9 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ghn", type=Path, required=True)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--image-size", type=int)
@@ -175,7 +196,13 @@ def main() -> None:
         rows.append(measure_one(candidate.graph, ghn, data, arguments))
         with partial.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
-        print(len(rows), rows[-1]["fingerprint"], rows[-1]["trained_accuracy"], f"{time.perf_counter() - started:.1f} s", flush=True)
+        print(
+            len(rows),
+            rows[-1]["fingerprint"],
+            rows[-1]["trained_accuracy"],
+            f"{time.perf_counter() - started:.1f} s",
+            flush=True,
+        )
     settings = {key: str(value) for key, value in vars(arguments).items()}
     path = save(name, {"settings": settings, "ghn recipe": recipe, **summarise(rows)})
     print(path.read_text())

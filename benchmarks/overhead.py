@@ -49,7 +49,12 @@ class NoEvaluation:
     def __call__(self, graph: ComputationalGraph, *, seed: int, keep_going: KeepGoing) -> Evaluation:
         started = time.process_time()
         value = int(graph.fingerprint, 16) / 16**16
-        metrics = {"val_accuracy": value, "val_loss": 1 - value, "train_seconds": 0.0, "num_parameters": 20_000.0}
+        metrics = {
+            "val_accuracy": value,
+            "val_loss": 1 - value,
+            "train_seconds": 0.0,
+            "num_parameters": 20_000.0,
+        }
         result = Evaluation("val_accuracy", metrics, (value,), seed, False, WEIGHTS)
         self.spent += time.process_time() - started
         return result
@@ -105,7 +110,9 @@ def once(space_name: str, sampler: str, trials: int, limit_s: float) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--space", nargs="*", default=["nasbench201", "convnet"])
     parser.add_argument("--sampler", nargs="*", default=["random", "tpe", "nsgaii"])
     parser.add_argument("--trials", type=int, default=5000)

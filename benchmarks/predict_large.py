@@ -30,9 +30,19 @@ def residual_network(num_blocks: int, width: int) -> ComputationalGraph:
         channels = width * 2**stage
         for block in range(num_blocks):
             stride = 2 if stage and not block else 1
-            y = g("relu", g("batch_norm", g("conv2d", x, out_channels=channels, kernel_size=3, padding=1, stride=stride)))
+            y = g(
+                "relu",
+                g(
+                    "batch_norm",
+                    g("conv2d", x, out_channels=channels, kernel_size=3, padding=1, stride=stride),
+                ),
+            )
             y = g("batch_norm", g("conv2d", y, out_channels=channels, kernel_size=3, padding=1))
-            shortcut = x if g.shape(x) == g.shape(y) else g("conv2d", x, out_channels=channels, kernel_size=1, stride=stride)
+            shortcut = (
+                x
+                if g.shape(x) == g.shape(y)
+                else g("conv2d", x, out_channels=channels, kernel_size=1, stride=stride)
+            )
             x = g("relu", g("add", y, shortcut))
     return g.finish(g("linear", g("global_avg_pool2d", x), out_features=10))
 
@@ -66,7 +76,9 @@ def once(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ghn", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
@@ -75,9 +87,16 @@ def main() -> None:
         print(json.dumps(once(arguments.ghn)))
         return
     command = [sys.executable, "-m", "benchmarks.predict_large", "--once", "--ghn", str(arguments.ghn)]
-    runs = [json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(arguments.repeats)]
+    runs = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(arguments.repeats)
+    ]
     summary = {
-        name: {"median": median(run[name] for run in runs), "min": min(run[name] for run in runs), "max": max(run[name] for run in runs)}
+        name: {
+            "median": median(run[name] for run in runs),
+            "min": min(run[name] for run in runs),
+            "max": max(run[name] for run in runs),
+        }
         for name in runs[0]
     }
     print(save("predict_large", {"repeats": arguments.repeats, "threads": 1, **summary}).read_text())

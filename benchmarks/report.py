@@ -1,6 +1,6 @@
 """Fills docs/results.md from the result files, between the markers `<!-- results: NAME -->` and `<!-- /results -->`.
 
-    python -m benchmarks.report
+python -m benchmarks.report
 """
 
 import json
@@ -41,8 +41,16 @@ def ghn_quality() -> str:
         result = load(name)
         assert result is not None
         settings, means = result["settings"], result["mean accuracy"]
-        noise = f", shifted by up to {settings['shift_pixels']} pixel, noise {settings['noise_std']}" if float(settings.get("noise_std", 0)) else ""
-        size = f" at {settings['image_size']}x{settings['image_size']}" if settings["image_size"] != "None" else ""
+        noise = (
+            f", shifted by up to {settings['shift_pixels']} pixel, noise {settings['noise_std']}"
+            if float(settings.get("noise_std", 0))
+            else ""
+        )
+        size = (
+            f" at {settings['image_size']}x{settings['image_size']}"
+            if settings["image_size"] != "None"
+            else ""
+        )
         count = f", {settings['num_train']} training images" if settings["num_train"] != "None" else ""
         parts.append(
             f"### {settings['data']}{size}{noise}, space {settings['space']}\n\n"
@@ -52,16 +60,29 @@ def ghn_quality() -> str:
         parts.append(table(["accuracy (validation)", "mean", "std over architectures"],
                            [[key, f"{v['mean']:.3f}", f"{v['std']:.3f}"] for key, v in means.items()]))  # fmt: skip
         wins, total = result["predicted better than random after 1 epoch"], result["architectures"]
-        parts.append(f"\nAfter one epoch, predicted weights lead random ones on {wins} of {total} architectures.\n")
+        parts.append(
+            f"\nAfter one epoch, predicted weights lead random ones on {wins} of {total} architectures.\n"
+        )
         rows = [
             [key, interval(value), interval(result["tau, better half"][key]),
              interval(result["tau less that of the parameter count"][key]) if key != "parameter count" else ""]
             for key, value in result["tau"].items()
         ]  # fmt: skip
         if result["seed against seed"]:
-            rows.append(["*ceiling: one training seed against another*", interval(result["seed against seed"]), "", ""])
-        parts.append(table(["score", "Kendall tau [95 %]", "better half", "less that of the parameter count"], rows))
-        cpu = ", ".join(f"{key} {value:.3f}" for key, value in result["mean CPU seconds per architecture"].items())
+            rows.append(
+                [
+                    "*ceiling: one training seed against another*",
+                    interval(result["seed against seed"]),
+                    "",
+                    "",
+                ]
+            )
+        parts.append(
+            table(["score", "Kendall tau [95 %]", "better half", "less that of the parameter count"], rows)
+        )
+        cpu = ", ".join(
+            f"{key} {value:.3f}" for key, value in result["mean CPU seconds per architecture"].items()
+        )
         parts.append(f"\nMean CPU seconds per architecture (one thread, busy machine): {cpu}.\n")
     return "\n".join(parts)
 
@@ -120,8 +141,14 @@ def predict_large() -> str:
     result = load("predict_large")
     if result is None:
         return ""
-    rows = [[key, f"{v['median']:,.4g}", f"{v['min']:,.4g}", f"{v['max']:,.4g}"] for key, v in result.items() if isinstance(v, dict) and "median" in v]
-    return f"{machine(result)}, one thread, {result['repeats']} processes.\n\n" + table(["", "median", "least", "most"], rows)
+    rows = [
+        [key, f"{v['median']:,.4g}", f"{v['min']:,.4g}", f"{v['max']:,.4g}"]
+        for key, v in result.items()
+        if isinstance(v, dict) and "median" in v
+    ]
+    return f"{machine(result)}, one thread, {result['repeats']} processes.\n\n" + table(
+        ["", "median", "least", "most"], rows
+    )
 
 
 def spaces() -> str:
@@ -136,7 +163,18 @@ def spaces() -> str:
     whole = result["nasbench201, enumerated"]
     return (
         f"{machine(result)}. 500 samples each, for 1x8x8 images; least / median / most.\n\n"
-        + table(["space", "distinct of 500", "nodes", "parameters", "multiply-adds", "ms to sample", "ms to fingerprint"], rows)
+        + table(
+            [
+                "space",
+                "distinct of 500",
+                "nodes",
+                "parameters",
+                "multiply-adds",
+                "ms to sample",
+                "ms to fingerprint",
+            ],
+            rows,
+        )
         + f"\n\nNAS-Bench-201, enumerated: {whole['architectures']:,} architectures, {whole['distinct graphs']:,} distinct graphs after "
         "removing what cannot reach the output or carries only zeros."
     )

@@ -99,7 +99,13 @@ def run_once(
     screen = PredictedWeightsScorer(ghn, data.search, PredictedWeightsConfig()) if screening else None
     sampler = make_sampler("tpe" if screening else "random", seed=seed)
     study = create_or_resume(
-        open_storage("memory"), "s", space=space, objective="val_accuracy", resume=False, seed=seed, sampler=sampler
+        open_storage("memory"),
+        "s",
+        space=space,
+        objective="val_accuracy",
+        resume=False,
+        seed=seed,
+        sampler=sampler,
     )
     search = SearchConfig(
         num_trials=100_000,
@@ -138,11 +144,18 @@ def summarise(runs: list[dict], budget: float) -> dict[str, object]:
         result[s] = {
             "runs": len(val),
             "trials per run": float(np.mean([len(r["trials"]) for r in runs if r["strategy"] == s])),
-            "final validation accuracy": {"mean": float(final_val[s].mean()), "std": float(final_val[s].std(ddof=1))},
+            "final validation accuracy": {
+                "mean": float(final_val[s].mean()),
+                "std": float(final_val[s].std(ddof=1)),
+            },
             "final test accuracy": {"mean": float(final[s].mean()), "std": float(final[s].std(ddof=1))},
             "relative improvement over the average architecture": float(final[s].mean() / average - 1),
-            "validation curve mean": [float(v) if ok else None for v, ok in zip(val.mean(0), seen, strict=True)],
-            "validation curve std": [float(v) if ok else None for v, ok in zip(val.std(0, ddof=1), seen, strict=True)],
+            "validation curve mean": [
+                float(v) if ok else None for v, ok in zip(val.mean(0), seen, strict=True)
+            ],
+            "validation curve std": [
+                float(v) if ok else None for v, ok in zip(val.std(0, ddof=1), seen, strict=True)
+            ],
             "test curve mean": [float(v) if ok else None for v, ok in zip(test.mean(0), seen, strict=True)],
         }
         if s != "random" and len(final[s]) == len(final["random"]):
@@ -174,7 +187,9 @@ def plot(summary: dict, path: Path, title: str) -> None:
             (line,) = axis.plot(grid, 100 * mean, label=s)
             if key == "validation":
                 std = np.array([np.nan if v is None else v for v in summary[s]["validation curve std"]])
-                axis.fill_between(grid, 100 * (mean - std), 100 * (mean + std), color=line.get_color(), alpha=0.12)
+                axis.fill_between(
+                    grid, 100 * (mean - std), 100 * (mean + std), color=line.get_color(), alpha=0.12
+                )
     for axis, key in zip(axes, ("validation (mean and std)", "test (of the incumbent)"), strict=True):
         axis.set_xlabel("CPU seconds")
         axis.set_title(f"{title}: best so far, {key}")
@@ -186,7 +201,9 @@ def plot(summary: dict, path: Path, title: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="digits")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--num-train", type=int)

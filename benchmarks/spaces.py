@@ -1,6 +1,6 @@
 """How large the search spaces are: architectures, distinct graphs, and the sizes of random samples.
 
-    python benchmarks/spaces.py
+python benchmarks/spaces.py
 """
 
 from statistics import median
@@ -32,7 +32,10 @@ def sizes(space: SearchSpace, count: int) -> dict[str, object]:
         "distinct graphs": len(distinct),
         "CPU ms to sample": 1000 * cpu / count,
         "CPU ms to fingerprint": 1000 * fingerprint_cpu / count,
-        **{name: {"min": values[0], "median": median(values), "max": values[-1]} for name, values in spread.items()},
+        **{
+            name: {"min": values[0], "median": median(values), "max": values[-1]}
+            for name, values in spread.items()
+        },
     }
 
 
@@ -40,7 +43,9 @@ def main() -> None:
     result: dict[str, object] = {}
     for name in space_names():
         result[name] = sizes(load_space(name, input_shape=(1, 8, 8), num_classes=10), 500)
-    whole, cpu = cpu_seconds(lambda: count_all(load_space("nasbench201", input_shape=(1, 8, 8), num_classes=10)))
+    whole, cpu = cpu_seconds(
+        lambda: count_all(load_space("nasbench201", input_shape=(1, 8, 8), num_classes=10))
+    )
     result["nasbench201, enumerated"] = {**whole, "CPU seconds": cpu}
     print(save("spaces", result).read_text())
 

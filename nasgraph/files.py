@@ -96,7 +96,9 @@ def parse_json(text: str | bytes, *, source: str = "text") -> Json:
             or is not UTF-8.
     """
     if len(text) > MAX_JSON_BYTES:
-        raise NasGraphError(f"Expected at most {MAX_JSON_BYTES:,} bytes of JSON in {source} (got {len(text):,})")
+        raise NasGraphError(
+            f"Expected at most {MAX_JSON_BYTES:,} bytes of JSON in {source} (got {len(text):,})"
+        )
     try:
         value: Json = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -110,7 +112,9 @@ def read_json(path: Path) -> Json:
     """Read a JSON file that may come from a stranger. See `parse_json` for what is refused."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise NasGraphError(f"Expected at most {MAX_JSON_BYTES:,} bytes in '{path}' (got {path.stat().st_size:,})")
+            raise NasGraphError(
+                f"Expected at most {MAX_JSON_BYTES:,} bytes in '{path}' (got {path.stat().st_size:,})"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise NasGraphError(f"Cannot read '{path}': {error.strerror or error}") from error

@@ -148,7 +148,7 @@ def op_table() -> str:
 
 
 def _describe(attr: "Attr") -> str:
-    described = attr.describe().replace("1.04858e+06", "1,048,576")
+    described = attr.describe()
     return f"{described}; {'required' if attr.default is None else f'default {_plain(attr.default)}'}"
 
 

@@ -9,9 +9,9 @@ from nasgraph.commands.options import JsonOption, SeedOption
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Project folder for studies, runs and models.")] = Path(
-        "nasgraph-runs"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Project folder for studies, runs and models.")
+    ] = Path("nasgraph-runs"),
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nasgraph.spaces import SearchSpace
     from nasgraph.tracking import TrainingRecorder
 
+
 class Encoder(StrEnum):
     """How a hypernetwork reads graphs."""
 
@@ -38,11 +39,19 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for checkpoints and the result.")],
     space: Annotated[
         list[str] | None,
-        typer.Option("--space", help="Search space to train on; repeat it for several.", show_default="convnet"),
+        typer.Option(
+            "--space", help="Search space to train on; repeat it for several.", show_default="convnet"
+        ),
     ] = None,
-    data: Annotated[str, typer.Option("--data", help="Data set, or path of .npz, .csv or image folder.")] = "digits",
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this size.")] = None,
-    num_train: Annotated[int | None, typer.Option("--num-train", help="Keep so many training examples.")] = None,
+    data: Annotated[
+        str, typer.Option("--data", help="Data set, or path of .npz, .csv or image folder.")
+    ] = "digits",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Resize images to this size.")
+    ] = None,
+    num_train: Annotated[
+        int | None, typer.Option("--num-train", help="Keep so many training examples.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 3000,
     meta_batch: Annotated[int, typer.Option("--meta-batch", min=1, help="Architectures per step.")] = 8,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")] = 32,
@@ -51,7 +60,9 @@ def train(
         Encoder, typer.Option("--encoder", help="As in GHN-3 (transformer) or GHN-2 (gated).")
     ] = Encoder.TRANSFORMER,
     dim: Annotated[int, typer.Option("--dim", min=1, help="Size of a node state.")] = 64,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Layers, or passes of the gated encoder.")] = 3,
+    layers: Annotated[
+        int, typer.Option("--layers", min=1, help="Layers, or passes of the gated encoder.")
+    ] = 3,
     mip: Annotated[bool, typer.Option("--mip", help="Magnitude-invariant decoder input.")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Mirror training images.")] = False,
     noise: Annotated[float, typer.Option("--noise", min=0, help="Noise on training images.")] = 0.1,
@@ -99,7 +110,9 @@ def train(
     shaped = {"encoder": encoder.value, "dim": dim, "num_layers": layers, "mip": mip}
     ghn = GraphHyperNetwork(GHNConfig(**shaped), seed=seed).to(pick_device(device))  # type: ignore[arg-type]  # checked there
     distinct = {each.name: each for each in spaces}
-    held_out = frozenset(item.graph.fingerprint for item in held_out_candidates(list(distinct.values()), count=100))
+    held_out = frozenset(
+        item.graph.fingerprint for item in held_out_candidates(list(distinct.values()), count=100)
+    )
     recipe = {
         "data": dataset.name,
         "data_sha256": dataset.sha256,
@@ -164,9 +177,12 @@ def _show_steps(bar: "Bar", recorder: "TrainingRecorder", output: "Output") -> "
 @app.command("eval")
 def evaluate(
     ghn: Annotated[str, typer.Argument(metavar="GHN", help="Shipped hypernetwork by name, or a folder.")],
-    count: Annotated[int, typer.Option("--count", min=1, max=100, help="Held-out architectures per space.")] = 50,
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=100, help="Held-out architectures per space.")
+    ] = 50,
     space: Annotated[
-        list[str] | None, typer.Option("--space", help="Search space.", show_default="those it was trained on")
+        list[str] | None,
+        typer.Option("--space", help="Search space.", show_default="those it was trained on"),
     ] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -225,7 +241,9 @@ def list_ghns(json: JsonOption = False) -> None:
             }
         )
     if not json:
-        rows = [[str(i["name"]), str(i["data"]), str(i["input_shape"]), ", ".join(i["spaces"])] for i in found]  # type: ignore[arg-type]  # a list of names
+        rows = [
+            [str(i["name"]), str(i["data"]), str(i["input_shape"]), ", ".join(i["spaces"])] for i in found
+        ]  # type: ignore[arg-type]  # a list of names
         output.table(["name", "data", "input shape", "spaces"], rows)
     output.result({"ghns": found})
 
@@ -253,7 +271,9 @@ def _evaluate(
             own = initial_parameters(candidate.graph, seed=0)
             start = {name: tensor.to(ghn.device) for name, tensor in own.items()}
             random.append(measure(program, start, validation, batch_size=256)[1])
-            predicted.append(measure(program, ghn.predict([candidate.graph])[0], validation, batch_size=256)[1])
+            predicted.append(
+                measure(program, ghn.predict([candidate.graph])[0], validation, batch_size=256)[1]
+            )
         report[space.name] = {
             "predicted_weights": mean(predicted),
             "predicted_weights_std": pstdev(predicted),

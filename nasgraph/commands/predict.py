@@ -29,7 +29,9 @@ def predict(
             help="graph.json, architecture.json, an architecture as JSON, a NAS-Bench-201 string, or space:seed.",
         ),
     ],
-    data: Annotated[str, typer.Option("--data", help="Data set, or path of .npz, .csv or image folder.")] = "digits",
+    data: Annotated[
+        str, typer.Option("--data", help="Data set, or path of .npz, .csv or image folder.")
+    ] = "digits",
     ghn: Annotated[str, typer.Option("--ghn", help="auto, a shipped one by name, or a folder.")] = "auto",
     tune_steps: Annotated[
         int, typer.Option("--tune-steps", min=0, max=100_000, help="Optimiser steps before the second score.")
@@ -37,7 +39,9 @@ def predict(
     compare: Annotated[
         int, typer.Option("--compare", min=0, max=10_000, help="Random candidates to compare it with.")
     ] = 64,
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this size.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Resize images to this size.")
+    ] = None,
     space: SpaceOption = None,
     seed: SeedOption = 0,
     data_dir: DataDirOption = None,
@@ -62,9 +66,13 @@ def predict(
     shape, classes = dataset.input_shape, dataset.num_classes
     loaded = load_target(target, space=space, input_shape=shape, num_classes=classes)
     graph, space_name = (
-        (loaded.graph, loaded.architecture.space) if isinstance(loaded, Candidate) else (loaded, space or "convnet")
+        (loaded.graph, loaded.architecture.space)
+        if isinstance(loaded, Candidate)
+        else (loaded, space or "convnet")
     )
-    if [graph.shapes[i] for i in graph.inputs] != [shape] or [graph.shapes[i] for i in graph.outputs] != [(classes,)]:
+    if [graph.shapes[i] for i in graph.inputs] != [shape] or [graph.shapes[i] for i in graph.outputs] != [
+        (classes,)
+    ]:
         raise WrongUsageError(
             f"The architecture reads {[graph.shapes[i] for i in graph.inputs]} and gives "
             f"{[graph.shapes[i] for i in graph.outputs]}; '{dataset.name}' has inputs {shape} and {classes} classes"
@@ -77,12 +85,18 @@ def predict(
         )
     picked = pick_device(device)
     search_data, network = dataset.search.to(picked), open_ghn(folder, device=picked)
-    tuned = PredictedWeightsScorer(network, search_data, PredictedWeightsConfig(tune_steps=tune_steps, seed=seed))
+    tuned = PredictedWeightsScorer(
+        network, search_data, PredictedWeightsConfig(tune_steps=tune_steps, seed=seed)
+    )
     (scores,) = tuned([graph])
     raw = PredictedWeightsScorer(network, search_data, PredictedWeightsConfig(seed=seed))
     with output.progress("Scoring random candidates", total=compare) as bar:
         others = _reference(
-            load_space(space_name, input_shape=shape, num_classes=classes), raw, compare, seed=seed, advance=bar.advance
+            load_space(space_name, input_shape=shape, num_classes=classes),
+            raw,
+            compare,
+            seed=seed,
+            advance=bar.advance,
         )
     cost = cost_of(graph)
     share = sum(value < scores["ghn_accuracy"] for value in others) / len(others) if others else None
@@ -103,8 +117,12 @@ def predict(
             {
                 "fingerprint": graph.fingerprint,
                 "accuracy with predicted weights": f"{scores['ghn_accuracy']:.4f}",
-                f"after {tune_steps} steps from them": f"{scores['tuned_accuracy']:.4f}" if tune_steps else None,
-                f"better than, of {len(others)} random candidates": f"{share:.0%}" if share is not None else None,
+                f"after {tune_steps} steps from them": f"{scores['tuned_accuracy']:.4f}"
+                if tune_steps
+                else None,
+                f"better than, of {len(others)} random candidates": f"{share:.0%}"
+                if share is not None
+                else None,
                 "parameters": cost.num_parameters,
                 "multiply-adds": cost.multiply_adds,
             },
@@ -115,7 +133,12 @@ def predict(
 
 
 def _reference(
-    space: "SearchSpace", scorer: "PredictedWeightsScorer", count: int, *, seed: int, advance: "Callable[[int], None]"
+    space: "SearchSpace",
+    scorer: "PredictedWeightsScorer",
+    count: int,
+    *,
+    seed: int,
+    advance: "Callable[[int], None]",
 ) -> list[float]:
     """GHN accuracies of random candidates of a space."""
     from nasgraph.seeding import generator

@@ -17,27 +17,32 @@ from nasgraph.commands.options import (
 
 if TYPE_CHECKING:
     from nasgraph.commands.output import Output
-    from nasgraph.pipeline import Ingredients, SearchSettings, Workspace
     from nasgraph.files import Json
+    from nasgraph.pipeline import Ingredients, SearchSettings, Workspace
     from nasgraph.search import SearchResult
 
 FOLDER = Path("nasgraph-runs")
 
 
 def search(
-    space: Annotated[str | None, typer.Option("--space", help="Search space.", show_default="convnet")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Search space.", show_default="convnet")
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Data set, or path of .npz, .csv or image folder.", show_default="digits"),
+        typer.Option(
+            "--data", help="Data set, or path of .npz, .csv or image folder.", show_default="digits"
+        ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", help="Candidates to train for real.", show_default="12")
+        int | None, typer.Option("--trials", help="Candidates to train for real.", show_default="10")
     ] = None,
     screened: Annotated[
-        int | None, typer.Option("--screened", help="Candidates that the GHN scores first.", show_default="160")
+        int | None,
+        typer.Option("--screened", help="Candidates that the GHN scores first.", show_default="160"),
     ] = None,
     kept: Annotated[
-        int | None, typer.Option("--kept", help="Best of them, trained first.", show_default="8")
+        int | None, typer.Option("--kept", help="Best of them, trained first.", show_default="6")
     ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="random, tpe, nsgaii or gp.", show_default="tpe")
@@ -47,12 +52,14 @@ def search(
         typer.Option("--ghn", help="auto, none, a shipped one by name, or a folder.", show_default="auto"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Epochs per trial.", show_default="6")
+        int | None, typer.Option("--epochs", help="Epochs per trial.", show_default="5")
     ] = None,
     final_epochs: Annotated[
-        int | None, typer.Option("--final-epochs", help="Epochs for the winner.", show_default="30")
+        int | None, typer.Option("--final-epochs", help="Epochs for the winner.", show_default="24")
     ] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Resize images to this size.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Resize images to this size.")
+    ] = None,
     num_train: Annotated[
         int | None, typer.Option("--num-train", help="Keep so many training examples.")
     ] = None,
@@ -119,8 +126,7 @@ def search(
         if study is None and not names:
             raise WrongUsageError(f"There is no study to resume in '{folder}'")
         workspace = Workspace(folder, study or names[0])
-        settings = workspace.settings()
-        _refuse_changes(settings, given, config)
+        settings = _with_changes(workspace.settings(), given, config)
     else:
         settings = read_settings(config, given)
         workspace = Workspace(folder, study or new_study_name(settings))
@@ -131,8 +137,12 @@ def search(
 _MAY_CHANGE = ("device", "threads", "time_limit_s", "data_dir", "trials")
 
 
-def _refuse_changes(settings: "SearchSettings", given: Mapping[str, object], config: Path | None) -> None:
-    """A resumed search keeps its settings: flags may repeat them, and only repeat them."""
+def _with_changes(
+    settings: "SearchSettings", given: Mapping[str, object], config: Path | None
+) -> "SearchSettings":
+    """A resumed search keeps its settings; what does not change the meaning of finished trials may be given anew."""
+    from nasgraph.pipeline import settings_from_json
+
     if config is not None:
         raise WrongUsageError("'--config' has no meaning with '--resume': the search keeps its settings")
     for name, value in given.items():
@@ -142,7 +152,11 @@ def _refuse_changes(settings: "SearchSettings", given: Mapping[str, object], con
         for part in name.split("."):
             known = getattr(known, part)
         if str(known) != str(value):
-            raise WrongUsageError(f"The search was begun with '{name}' {known!r}; it cannot be resumed with {value!r}")
+            raise WrongUsageError(
+                f"The search was begun with '{name}' {known!r}; it cannot be resumed with {value!r}"
+            )
+    changes = {name: value for name, value in given.items() if name in _MAY_CHANGE and value is not None}
+    return settings_from_json({**settings.model_dump(mode="json"), **changes}, source="the command")
 
 
 def parse_duration(text: str) -> float:
@@ -172,6 +186,7 @@ def run(
     from nasgraph.commands.search_report import ProgressListener, print_result
     from nasgraph.errors import NasGraphError
     from nasgraph.mlflow_client import resolve_tracking_uri
+    from nasgraph.modelzoo import load_entry
     from nasgraph.modelzoo.store import Zoo
     from nasgraph.pipeline import finish, load_ingredients, open_study
     from nasgraph.pipeline import search as run_pipeline_search
@@ -191,15 +206,20 @@ def run(
     with ProgressListener(output) as progress:
         result = run_pipeline_search(parts, study, listeners=[tracker, progress])
     if result.stopped_because == "interrupted":
-        output.message(f"Stopped. What is done is safe; go on with: nasgraph search --resume --study {workspace.study}")
+        output.message(
+            f"Stopped. What is done is safe; go on with: nasgraph search --resume --study {workspace.study}"
+        )
         raise KeyboardInterrupt
-    with output.progress("Training the winner"):
-        final = finish(parts, result)
     name = settings.model or f"{settings.space}-{parts.data.name}"
-    assert result.best is not None
-    run_id = tracker.trial_run_id(result.best.number) or ""
     entry_folder = workspace.folder / "models" / f"{name}-{workspace.study}"
-    entry = write_winner(entry_folder, name, parts, result, final, run_id=run_id)
+    run_id = tracker.trial_run_id(result.best.number) or "" if result.best is not None else ""
+    if entry_folder.exists():  # whole, or it would not exist: an earlier process got this far
+        entry = load_entry(entry_folder)
+    else:
+        with output.progress("Training the winner"):
+            final = finish(parts, result)
+        entry = write_winner(entry_folder, name, parts, result, final, run_id=run_id)
+    assert result.best is not None
     try:
         version = Zoo(uri).add(entry_folder, name, run_id=run_id or None)
         registered: str | None = str(version)
@@ -236,12 +256,20 @@ def _announce(parts: "Ingredients", workspace: "Workspace", output: "Output") ->
     data, settings = parts.data, parts.settings
     counts = f"{len(data.search.train):,} / {len(data.search.validation):,} / {len(data.test):,}"
     output.message(f"study   {workspace.study}")
-    output.message(f"data    {data.name}: {counts} examples to train / validate / test, {data.num_classes} classes")
+    output.message(
+        f"data    {data.name}: {counts} examples to train / validate / test, {data.num_classes} classes"
+    )
     if parts.ghn is not None:
-        output.message(f"GHN     {parts.ghn_name} scores {settings.screened} candidates; the best {settings.kept} are trained")
+        output.message(
+            f"GHN     {parts.ghn_name} scores {settings.screened} candidates; the best {settings.kept} are trained"
+        )
     else:
-        output.message(f"GHN     none fits '{data.name}' and '{settings.space}' (train one: nasgraph ghn train)")
-    output.message(f"space   {settings.space}, {settings.trials} trials, sampler {settings.sampler}, {parts.device}")
+        output.message(
+            f"GHN     none fits '{data.name}' and '{settings.space}' (train one: nasgraph ghn train)"
+        )
+    output.message(
+        f"space   {settings.space}, {settings.trials} trials, sampler {settings.sampler}, {parts.device}"
+    )
 
 
 def _summary(result: "SearchResult", workspace: "Workspace", uri: str) -> "dict[str, Json]":

@@ -83,10 +83,18 @@ class ProgressListener:
 
 def print_result(output: "Output", summary: Mapping[str, Any]) -> None:
     """Print the leaderboard and the winner, or the JSON object."""
+    from nasgraph.mlflow_client import resolve_tracking_uri
+
     best = summary["best"]
     if not output.json_mode:
         rows = [
-            [row["trial"], row["val_accuracy"], row["ghn_accuracy"], row["num_parameters"], row["fingerprint"]]
+            [
+                row["trial"],
+                row["val_accuracy"],
+                row["ghn_accuracy"],
+                row["num_parameters"],
+                row["fingerprint"],
+            ]
             for row in summary["leaderboard"]
         ]
         columns = ["trial", "validation accuracy", "GHN score", "parameters", "fingerprint"]
@@ -101,6 +109,13 @@ def print_result(output: "Output", summary: Mapping[str, Any]) -> None:
         }
         output.facts(facts, title="The winner, trained and registered")
         if best["zoo"]:
-            output.message(f"Next:  nasgraph zoo show {best['zoo']}   |   nasgraph zoo verify {best['zoo']}")
+            store = (
+                ""
+                if summary["tracking_uri"] == resolve_tracking_uri()
+                else f" --tracking-uri {summary['tracking_uri']}"
+            )
+            output.message(
+                f"Next:  nasgraph zoo show {best['zoo']}{store}   |   nasgraph zoo verify {best['zoo']}{store}"
+            )
         output.message(f"Runs:  mlflow ui --backend-store-uri {summary['tracking_uri']}")
     output.result(summary)

@@ -77,7 +77,7 @@ class Attr:
             return "true or false"
         if self.kind == "str":
             return f"one of {', '.join(self.options)}"
-        bounds = f"between {self.low:g} and {self.high:g}"
+        bounds = f"between {self.low:,} and {self.high:,}"
         noun = {
             "int": "an integer",
             "float": "a number",

@@ -50,10 +50,14 @@ def find_ghn(wanted: str, data: SearchData, space: str) -> Path | None:
         return None
     shipped = shipped_ghns()
     if wanted == "auto":
-        return next((path for path in shipped.values() if _misfit(recipe_of(path), data, space) is None), None)
+        return next(
+            (path for path in shipped.values() if _misfit(recipe_of(path), data, space) is None), None
+        )
     folder = shipped.get(wanted, Path(wanted))
     if not folder.is_dir():
-        raise UnknownNameError("graph hypernetwork", wanted, shipped, hint="A folder works, too: see 'nasgraph ghn list'.")
+        raise UnknownNameError(
+            "graph hypernetwork", wanted, shipped, hint="A folder works, too: see 'nasgraph ghn list'."
+        )
     recipe = recipe_of(folder)
     if recipe.get("input_shape") != list(data.input_shape) or recipe.get("num_classes") != data.num_classes:
         raise CheckpointError(

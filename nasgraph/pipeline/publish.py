@@ -60,9 +60,7 @@ def write_winner(
         ),
         scores=tuple(sorted(result.best.scores.items())),
         training=_training_facts(parts, final),
-        lineage=Lineage(
-            study=result.study, trial=result.best.number, run_id=run_id, ghn=parts.ghn_name
-        ),
+        lineage=Lineage(study=result.study, trial=result.best.number, run_id=run_id, ghn=parts.ghn_name),
     )
     picture = draw_svg(graph, title=name).encode()
     return write_entry(folder, graph, state, card, picture=picture)

@@ -59,7 +59,10 @@ def load_ingredients(settings: SearchSettings) -> Ingredients:
     """
     device = pick_device(settings.device, threads=settings.threads)
     data = load_dataset(
-        settings.data, data_dir=settings.data_dir, image_size=settings.image_size, num_train=settings.num_train
+        settings.data,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        num_train=settings.num_train,
     )
     data = data.to(device)
     space = load_space(settings.space, input_shape=data.input_shape, num_classes=data.num_classes)

@@ -19,7 +19,7 @@ class _Strict(BaseModel):
 class TrainingSettings(_Strict):
     """How networks are trained; the fields of `nasgraph.evaluate.TrainConfig`."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
@@ -32,7 +32,7 @@ class TrainingSettings(_Strict):
     eval_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
 
 
-FINAL_DEFAULTS = {"epochs": 30, "shift_pixels": 1, "label_smoothing": 0.05}
+FINAL_DEFAULTS = {"epochs": 24, "shift_pixels": 1, "label_smoothing": 0.05}
 
 
 class SearchSettings(_Strict):
@@ -66,9 +66,9 @@ class SearchSettings(_Strict):
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     num_train: Annotated[int, Field(ge=2)] | None = None
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 12
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     screened: Annotated[int, Field(ge=0, le=10_000_000)] = 160
-    kept: Annotated[int, Field(ge=0)] = 8
+    kept: Annotated[int, Field(ge=0)] = 6
     sampler: str = "tpe"
     ghn: str = "auto"
     tune_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
@@ -131,7 +131,8 @@ def settings_from_json(document: object, *, source: str) -> SearchSettings:
         return SearchSettings.model_validate(document)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {_short(item['msg'])}" for item in error.errors()
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {_short(item['msg'])}"
+            for item in error.errors()
         )
         raise ConfigError(f"Wrong settings in {source}: {wrong}") from error
 

@@ -47,8 +47,12 @@ class Workspace:
             NasGraphError: If a search of that name exists, or the folder cannot be written.
         """
         if self.state_file.exists():
-            raise NasGraphError(f"The study '{self.study}' exists. Continue it with --resume, or choose another name")
-        write_json(self.state_file, {"schema": SCHEMA, "settings": settings.model_dump(mode="json"), "result": None})
+            raise NasGraphError(
+                f"The study '{self.study}' exists. Continue it with --resume, or choose another name"
+            )
+        write_json(
+            self.state_file, {"schema": SCHEMA, "settings": settings.model_dump(mode="json"), "result": None}
+        )
 
     def settings(self) -> SearchSettings:
         """The settings that the search was begun with. Raises `NasGraphError` if there is no such search."""
@@ -65,7 +69,9 @@ class Workspace:
 
     def _state(self) -> dict[str, Json]:
         if not self.state_file.exists():
-            raise UnknownNameError("study", self.study, studies_in(self.folder), hint=f"Looked in '{self.folder}'.")
+            raise UnknownNameError(
+                "study", self.study, studies_in(self.folder), hint=f"Looked in '{self.folder}'."
+            )
         state = read_json(self.state_file)
         if not isinstance(state, dict) or state.get("schema") != SCHEMA:
             raise NasGraphError(f"Expected '{self.state_file}' to have schema '{SCHEMA}'")

@@ -66,7 +66,9 @@ class TrainingRecorder:
             self._write_point()
         if files:
             self._outbox.send("hypernetwork", lambda: self._write_files(files))
-        self._outbox.send("end of the training", lambda: self._client.set_terminated(self.run_id, status=status))
+        self._outbox.send(
+            "end of the training", lambda: self._client.set_terminated(self.run_id, status=status)
+        )
         self._outbox.flush()
 
     def summary(self) -> TrackingSummary:
@@ -82,7 +84,9 @@ class TrainingRecorder:
         ]
         if finite:
             points.append(("train_loss", sum(step.loss for step in finite) / len(finite), steps[-1].step))
-            points.append(("train_accuracy", sum(step.accuracy for step in finite) / len(finite), steps[-1].step))
+            points.append(
+                ("train_accuracy", sum(step.accuracy for step in finite) / len(finite), steps[-1].step)
+            )
         metrics = metric_series(points, int(time.time() * 1000))
         self._outbox.send(
             "training curve",

@@ -7,7 +7,20 @@ import pytest
 
 from tests.commands.running import Cli
 
-SMALL = ("--space", "mlp", "--dim", "16", "--layers", "1", "--steps", "4", "--meta-batch", "2", "--batch-size", "8")
+SMALL = (
+    "--space",
+    "mlp",
+    "--dim",
+    "16",
+    "--layers",
+    "1",
+    "--steps",
+    "4",
+    "--meta-batch",
+    "2",
+    "--batch-size",
+    "8",
+)
 
 
 pytestmark = pytest.mark.usefixtures("project")

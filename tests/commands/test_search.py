@@ -14,7 +14,20 @@ from nasgraph.commands.options import WrongUsageError
 from nasgraph.commands.search import parse_duration
 from tests.commands.running import Cli
 
-SMALL = ("--space", "mlp", "--trials", "3", "--screened", "6", "--kept", "2", "--epochs", "1", "--final-epochs", "2")
+SMALL = (
+    "--space",
+    "mlp",
+    "--trials",
+    "3",
+    "--screened",
+    "6",
+    "--kept",
+    "2",
+    "--epochs",
+    "1",
+    "--final-epochs",
+    "2",
+)
 
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -53,7 +66,9 @@ def test_a_killed_search_is_resumed_and_loses_nothing(tmp_path: Path) -> None:
                 break
         os.kill(process.pid, signal.SIGKILL)
     assert journal.stat().st_size > 0
-    done = subprocess.run([*command, "search", "--resume", "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "search", "--resume", "--json"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Continuing after" in done.stderr
     result = json.loads(done.stdout)
@@ -61,7 +76,19 @@ def test_a_killed_search_is_resumed_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
-    words = ["search", "--space", "mlp", "--trials", "50", "--screened", "0", "--epochs", "3", "--study", "stopped"]
+    words = [
+        "search",
+        "--space",
+        "mlp",
+        "--trials",
+        "50",
+        "--screened",
+        "0",
+        "--epochs",
+        "3",
+        "--study",
+        "stopped",
+    ]
     command = [sys.executable, "-c", "import sys; from nasgraph.commands import main; sys.exit(main())"]
     with subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -107,6 +134,26 @@ def test_an_unreachable_server_is_noticed_before_anything_is_computed(cli: Cli) 
     assert done.code == 1
     assert "127.0.0.1:9" in done.err
     assert "trial   0" not in done.err
+
+
+def test_a_winner_that_was_written_but_not_registered_is_registered_on_resume(
+    cli: Cli, project: Path
+) -> None:
+    assert cli("search", *SMALL, "--study", "half", "--json").code == 0
+    state = project / "nasgraph-runs" / "half.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "result": None}))
+    done = cli("search", "--resume", "--json")
+    assert done.code == 0, done.err
+    assert done.json["best"]["zoo"] == "mlp-digits/2"
+
+
+def test_a_resumed_search_may_have_more_trials(cli: Cli, project: Path) -> None:
+    assert cli("search", *SMALL, "--study", "longer", "--json").code == 0
+    state = project / "nasgraph-runs" / "longer.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "result": None}))
+    done = cli("search", "--resume", "--trials", "4", "--json")
+    assert done.code == 0, done.err
+    assert done.json["trials"] == 4
 
 
 def test_a_resumed_search_keeps_its_settings(cli: Cli) -> None:
