@@ -3,7 +3,8 @@
     python benchmarks/overhead.py --trials 5000 --sampler random tpe nsgaii
 
 Journal storage and MLflow on SQLite, both on disk, as in a real search. The evaluator returns at once with 20,000 numbers
-as "weights", so that writing artifacts is part of the cost. Each configuration runs in a process of its own.
+as "weights", so that writing artifacts is part of the cost. Each configuration runs in a process of its own; its row
+replaces an earlier one of the same space and sampler in the result file.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import save
+from benchmarks.common import RESULTS, save
 from nasgraph.evaluate import Evaluation, KeepGoing
 from nasgraph.ir import ComputationalGraph
 from nasgraph.mlflow_client import default_tracking_uri
@@ -122,12 +123,14 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(once(arguments.space[0], arguments.sampler[0], arguments.trials, arguments.limit)))
         return
-    rows = []
+    path = RESULTS / "overhead.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
     for space in arguments.space:
         for sampler in arguments.sampler:
             command = [sys.executable, "-m", "benchmarks.overhead", "--once", "--space", space, "--sampler", sampler,
                        "--trials", str(arguments.trials), "--limit", str(arguments.limit)]  # fmt: skip
             done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows = [row for row in rows if (row["space"], row["sampler"]) != (space, sampler)]
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
             save("overhead", {"rows": rows})

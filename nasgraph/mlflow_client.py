@@ -199,7 +199,6 @@ def connect(uri: str, *, timeout_s: float = 5.0) -> "mlflow.MlflowClient":
             client = _opened(MlflowClient, uri)
             if is_new:
                 _write_ahead(path)
-            return client
     except Exception as error:  # MLflow's stores are plug-ins: their errors have no common base
         hint = f"Run 'mlflow db upgrade {shown_uri(uri)}'" if "out-of-date" in str(error) else _hint(uri)
         raise TrackingError(

@@ -146,10 +146,10 @@ def train(
 @contextmanager
 def _recorded(recorder: "TrainingRecorder", out: Path, output: "Output") -> Iterator[None]:
     """Close the training's run in the record, however the training ends."""
-    status, files = "FAILED", ()
+    status, files = "FAILED", list[Path]()
     try:
         yield
-        status, files = "FINISHED", (out / "config.json", out / "weights.safetensors")
+        status, files = "FINISHED", [out / "config.json", out / "weights.safetensors"]
     except KeyboardInterrupt:
         status = "KILLED"
         output.message(f"Stopped. Continue with the same command and --resume (checkpoint in '{out}')")
@@ -226,24 +226,18 @@ def list_ghns(json: JsonOption = False) -> None:
     from nasgraph.pipeline import recipe_of, shipped_ghns
 
     output = Output(json_mode=json)
-    found = []
+    found, rows = [], []
     for name, folder in shipped_ghns().items():
         recipe = recipe_of(folder)
-        spaces = recipe.get("spaces")
-        assert isinstance(spaces, list)
+        trained_on = recipe.get("spaces")
+        assert isinstance(trained_on, list)
+        spaces = sorted(set(map(str, trained_on)))
+        data, shape = recipe.get("data"), recipe.get("input_shape")
         found.append(
-            {
-                "name": name,
-                "data": recipe.get("data"),
-                "input_shape": recipe.get("input_shape"),
-                "spaces": sorted(set(map(str, spaces))),
-                "folder": str(folder),
-            }
+            {"name": name, "data": data, "input_shape": shape, "spaces": spaces, "folder": str(folder)}
         )
+        rows.append([name, str(data), str(shape), ", ".join(spaces)])
     if not json:
-        rows = [
-            [str(i["name"]), str(i["data"]), str(i["input_shape"]), ", ".join(i["spaces"])] for i in found
-        ]  # type: ignore[arg-type]  # a list of names
         output.table(["name", "data", "input shape", "spaces"], rows)
     output.result({"ghns": found})
 

@@ -34,10 +34,8 @@ class ProgressListener:
             self._output.message(f"Continuing after {info.resumed_trials} trials")
 
     def on_screened(self, screened: "Sequence[ScreenedCandidate]", *, total: int) -> None:
-        if self._bar is None:
-            self._open("Scoring candidates with predicted weights", total)
-        assert self._bar is not None
-        self._bar.advance(len(screened))
+        bar = self._bar or self._open("Scoring candidates with predicted weights", total)
+        bar.advance(len(screened))
 
     def on_kept(self, screened: "Sequence[ScreenedCandidate]") -> None:
         self._close()
@@ -51,10 +49,10 @@ class ProgressListener:
             )
 
     def on_trial(self, result: "TrialResult") -> None:
-        if self._bar is None:
-            self._open("Training candidates", self._total)
-            assert self._bar is not None
-            self._bar.update(completed=result.number)
+        bar = self._bar
+        if bar is None:
+            bar = self._open("Training candidates", self._total)
+            bar.update(completed=result.number)
         value = result.metrics.get("val_accuracy")
         if value is None:
             self._output.message(f"trial {result.number:>3}  {result.state.value}: {result.reason}")
@@ -65,16 +63,17 @@ class ProgressListener:
             self._output.message(
                 f"trial {result.number:>3}  validation accuracy {value:.4f}  {size:>9,} parameters  {result.seconds:5.1f} s{mark}"
             )
-        self._bar.advance()
+        bar.advance()
 
     def on_end(self, result: "SearchResult") -> None:
         self._close()
         if result.num_duplicates:
             self._output.message(f"{result.num_duplicates} proposals were known graphs and not trained again")
 
-    def _open(self, description: str, total: int) -> None:
+    def _open(self, description: str, total: int) -> "Bar":
         bar: AbstractContextManager[Bar] = self._output.progress(description, total=total)
         self._bar = self._stack.enter_context(bar)
+        return self._bar
 
     def _close(self) -> None:
         self._stack.close()

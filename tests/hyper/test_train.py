@@ -282,7 +282,7 @@ def test_architectures_that_overflow_are_left_out_and_the_others_go_on_learning(
 
     def note(step: TrainStep) -> None:
         steps.append(step)
-        weights.append(ghn.decoder.mix[0].weight.detach().clone())
+        weights.append(ghn.decoder.gain.weight.detach().clone())
 
     config = replace(toy_training(steps=60, checkpoint_every=100), meta_batch=4)
     train_ghn(ghn, [ToySpace(may_overflow=True)], toy_data(), config, folder=tmp_path, on_step=note)
@@ -305,7 +305,7 @@ def test_a_training_that_is_lost_stops_and_leaves_the_last_good_checkpoint(tmp_p
         steps.append(step)
         if step.step == 3:
             with torch.no_grad():
-                ghn.decoder.mix[0].weight.fill_(float("nan"))
+                ghn.decoder.gain.weight.fill_(float("nan"))
 
     with pytest.raises(
         NasGraphError, match=rf"No finite loss or gradient in {MAX_BAD_STEPS} steps .*checkpoint is in"

@@ -45,7 +45,8 @@ def trained(data: DataSet, *, steps: int = 60) -> GraphModule:
         logits = module(train.inputs[part])
         assert isinstance(logits, Tensor)
         optimiser.zero_grad()
-        F.cross_entropy(logits, train.targets[part]).backward()
+        loss: Tensor = F.cross_entropy(logits, train.targets[part])
+        torch.autograd.backward(loss)
         optimiser.step()
     return module.eval()
 

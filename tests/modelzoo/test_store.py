@@ -29,9 +29,9 @@ def stored_folder(uri: str, name: str, version: int = 1) -> Path:
     client = MlflowClient(uri, uri)
     found = client.get_model_version(name, str(version))
     run_id, _, folder = found.source.removeprefix("runs:/").partition("/")
-    root = local_path(client.get_run(run_id).info.artifact_uri)
+    root: Path | None = local_path(client.get_run(run_id).info.artifact_uri)
     assert root is not None
-    return root / folder
+    return root / str(folder)
 
 
 def test_what_is_added_can_be_listed_loaded_and_shown(entry: ZooEntry, tracking_uri: str) -> None:
