@@ -124,8 +124,8 @@ def train_ghn(
         on_step: Called after each step.
 
     Raises:
-        NasGraphError: If `folder` holds a checkpoint and `resume` is false, the disk is full, or 50 steps in a
-            row had no finite loss. The last good checkpoint stays.
+        NasGraphError: If `folder` holds a checkpoint and `resume` is false, the disk is full, 50 steps in a
+            row had no finite loss, or nothing but held-out architectures is drawn. The last good checkpoint stays.
         CheckpointError: If the checkpoint to resume from is damaged or belongs to other settings.
     """
     if not spaces:
