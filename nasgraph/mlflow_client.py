@@ -7,6 +7,7 @@ functions here, after `configure_mlflow`, and importing this module costs nothin
 import fcntl
 import logging
 import os
+import re
 import socket
 import sqlite3
 import urllib.error
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from nasgraph.errors import TrackingError
 
@@ -89,11 +90,7 @@ def artifact_root(uri: str) -> str | None:
 
 def shown_uri(uri: str) -> str:
     """The address without its password, for messages and records."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{place}"))
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
 def check_reachable(uri: str, *, timeout_s: float = 5.0) -> None:
@@ -110,9 +107,9 @@ def check_reachable(uri: str, *, timeout_s: float = 5.0) -> None:
         TrackingError: If it does not answer, or the address has a form that MLflow does not support. The message
             says what to do.
     """
-    scheme = urlsplit(uri).scheme.split("+")[0]
     path = _sqlite_path(uri)
     try:
+        scheme = urlsplit(uri).scheme.split("+")[0]
         if path is not None:
             _check_database_file(path)
         elif scheme in ("http", "https"):

@@ -1,6 +1,6 @@
 """`nasgraph ghn`: train graph hypernetworks, measure them, list them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -124,6 +124,7 @@ def train(
         "spaces": names,
         "train": vars(config),
     }
+    _check_recipe(out / "recipe.json", recipe, resume=resume)
     recorder = TrainingRecorder(tracking_uri, name=out.name, facts={**recipe, **shaped})
     with _recorded(recorder, out, output), output.progress("Training the hypernetwork", total=steps) as bar:
         train_ghn(
@@ -141,6 +142,28 @@ def train(
     if not json:
         _print_evaluation(output, report, title=f"Trained in {out}")
     output.result({"folder": str(out), "steps": steps, "run_id": recorder.run_id, "evaluation": report})
+
+
+def _check_recipe(path: Path, recipe: "Mapping[str, object]", *, resume: bool) -> None:
+    """Write what a training is made with beside its checkpoint; refuse to resume it with something else."""
+    from nasgraph.errors import CheckpointError
+    from nasgraph.files import canonical_json, parse_json, read_json, write_json
+    from nasgraph.hyper.train import STATE
+
+    wanted = parse_json(canonical_json(recipe))
+    if not path.with_name(STATE).exists():
+        write_json(path, wanted)
+        return
+    if not resume:
+        return  # which the training refuses, with the reason
+    known = read_json(path)
+    assert isinstance(wanted, dict)
+    differs = [name for name in wanted if not isinstance(known, dict) or known.get(name) != wanted[name]]
+    if differs:
+        raise CheckpointError(
+            f"The training in '{path.parent}' was begun with another '{differs[0]}'. Repeat the command as it was, "
+            "or use another folder"
+        )
 
 
 @contextmanager

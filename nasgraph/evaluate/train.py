@@ -22,6 +22,10 @@ from nasgraph.seeding import derive_seed
 Init = Literal["random", "predicted", "both"]
 
 
+class DivergedError(CandidateError):
+    """The loss of a training stopped being finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How candidates are trained: the same for all, so that they can be compared.
@@ -99,7 +103,7 @@ class TrainEvaluator:
         if self.config.init in ("random", "both"):
             starts["random"] = initial_parameters(graph, seed=derive_seed(seed, "init"))
         results: dict[str, Evaluation] = {}
-        going = True
+        going, diverged = True, DivergedError("The training broke down")
         for offset, (name, start) in enumerate(starts.items()):
             before = [result.value for result in results.values()]
 
@@ -108,11 +112,17 @@ class TrainEvaluator:
                 going = keep_going(offset * self.config.epochs + epoch, max([value, *before]))
                 return going
 
-            results[name] = train_graph(
-                graph, self.data, self.config, start=start, seed=seed, keep_going=shifted
-            )
+            try:
+                results[name] = train_graph(
+                    graph, self.data, self.config, start=start, seed=seed, keep_going=shifted
+                )
+            except DivergedError as error:
+                # One start that breaks down does not condemn the network, as long as the other one trains.
+                diverged = error
             if not going:
                 break
+        if not results:
+            raise diverged
         best = max(results.values(), key=lambda result: result.value)
         if self.config.init == "random":
             return best
@@ -185,7 +195,7 @@ def train_graph(
         train_loss = float(total_loss) / num_examples
         for kind, value in (("training", train_loss), ("validation", val_loss)):
             if not math.isfinite(value):
-                raise CandidateError(f"The {kind} loss became {value} in epoch {epoch + 1}")
+                raise DivergedError(f"The {kind} loss became {value} in epoch {epoch + 1}")
         curve.append(val_accuracy)
         waited += 1
         if best is None or val_accuracy >= best["val_accuracy"]:

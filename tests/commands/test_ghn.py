@@ -47,7 +47,10 @@ def test_a_second_training_in_one_folder_needs_resume(cli: Cli) -> None:
     assert "resume" in refused.err
     other = cli("ghn", "train", "-o", "mine", *SMALL, "--seed", "5", "--resume")
     assert other.code == 1
-    assert "other settings" in other.err
+    assert "begun with another 'train'" in other.err
+    elsewhere = cli("ghn", "train", "-o", "mine", *SMALL, "--image-size", "12", "--resume")
+    assert elsewhere.code == 1
+    assert "begun with another 'image_size'" in elsewhere.err
     assert cli("ghn", "train", "-o", "mine", *SMALL, "--resume", "--json").code == 0
 
 

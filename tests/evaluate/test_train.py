@@ -270,3 +270,19 @@ def test_training_works_on_the_gpu(
     on_gpu = TrainEvaluator(few_digits.to("cuda"), make())(small_network, seed=0, keep_going=never_stop)
     assert all(tensor.is_cuda for tensor in on_gpu.state.values())
     assert on_gpu.metrics["train_loss"] == pytest.approx(on_cpu.metrics["train_loss"], rel=0.02)
+
+
+def test_a_start_that_breaks_down_does_not_condemn_the_network(
+    few_digits: SearchData, small_network: ComputationalGraph, ghn: GraphHyperNetwork
+) -> None:
+    with torch.no_grad():
+        ghn.decoder.gain.bias.fill_(float("nan"))
+    result = TrainEvaluator(few_digits, replace(SHORT, init="both"), ghn)(
+        small_network, seed=5, keep_going=never_stop
+    )
+    assert result.metrics["val_accuracy_random_init"] == result.value
+    assert "val_accuracy_predicted_init" not in result.metrics
+    with pytest.raises(CandidateError, match="became nan"):
+        TrainEvaluator(few_digits, replace(SHORT, init="predicted"), ghn)(
+            small_network, seed=5, keep_going=never_stop
+        )
