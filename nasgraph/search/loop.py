@@ -55,7 +55,8 @@ def run_search(
     - No graph is evaluated twice, also not by several processes of one machine, nor after a failure. A candidate whose
       process died or was interrupted is evaluated again, under its number.
     - Same seed, same trials, whether or not the search was killed and continued in between: with one process, a sampler
-      from `make_sampler`, and an evaluator that keeps its promise of equal results.
+      from `make_sampler`, and an evaluator that keeps its promise of equal results. One exception: a candidate whose
+      evaluation three processes did not survive counts as failed.
     - A candidate that fails (exception, memory, time limit, no finite number) is recorded with its reason, and the
       search goes on.
 
