@@ -250,4 +250,7 @@ def _fetched(
                 f"Expected '{name}' of {version} to have at most {names[name]:,} bytes (got {sizes[name]:,})"
             )
         client.download_artifacts(run_id, f"{folder}/{name}", str(temporary))
-    return temporary / folder
+    found = next(
+        temporary.rglob("card.json"), None
+    )  # depending on the kind of store in a folder of its own or not
+    return temporary if found is None else found.parent
