@@ -190,6 +190,15 @@ def plot(summary: dict, path: Path, title: str) -> None:
                 axis.fill_between(
                     grid, 100 * (mean - std), 100 * (mean + std), color=line.get_color(), alpha=0.12
                 )
+    late = [
+        v
+        for s in STRATEGIES
+        if s in summary
+        for v in summary[s]["test curve mean"][len(grid) // 2 :]
+        if v is not None
+    ]
+    for axis in axes:  # the first seconds of random search lie far below and would flatten the rest
+        axis.set_ylim(100 * min(late) - 4, min(100.5, 100 * max(late) + 3))
     for axis, key in zip(axes, ("validation (mean and std)", "test (of the incumbent)"), strict=True):
         axis.set_xlabel("CPU seconds")
         axis.set_title(f"{title}: best so far, {key}")

@@ -101,6 +101,9 @@ class Outbox:
                 kept.append(item)
                 patience -= 1
                 self._pause(self._clock() - started)
+            except BaseException:  # Ctrl-C in the middle of a write: it is not lost
+                self._waiting.extendleft([item, *reversed(kept)])
+                raise
             else:
                 self._written += 1
                 self._pause_s = 0.0

@@ -16,6 +16,7 @@ from nasgraph import __version__
 from nasgraph.commands import app as application
 from nasgraph.errors import CheckpointError, ConfigError, UnknownNameError
 from tests.commands.running import Cli
+from tests.signals import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,7 +163,9 @@ def test_ctrl_c_ends_with_a_line_and_code_130() -> None:
         "100000000",
         "--debug",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     deadline = time.monotonic() + 60
     while not _is_counting(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -13,6 +13,7 @@ import pytest
 from nasgraph.commands.options import WrongUsageError
 from nasgraph.commands.search import parse_duration
 from tests.commands.running import Cli
+from tests.signals import heed_ctrl_c
 
 SMALL = (
     "--space",
@@ -90,7 +91,9 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
         "stopped",
     ]
     command = [sys.executable, "-c", "import sys; from nasgraph.commands import main; sys.exit(main())"]
-    with subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *words], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("trial   0"):

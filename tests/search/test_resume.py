@@ -28,6 +28,7 @@ from tests.search.processes import (
     trajectory,
 )
 from tests.search.toys import OBJECTIVE, Chain, instant, screen
+from tests.signals import heed_ctrl_c
 
 SECONDS = 0.003
 
@@ -227,7 +228,11 @@ def test_ctrl_c_stops_with_what_is_done_and_resuming_completes_it(tmp_path: Path
     )
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        preexec_fn=heed_ctrl_c,
     ) as process:
         while len(evaluations(journal)) < 3:
             time.sleep(0.02)

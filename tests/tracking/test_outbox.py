@@ -102,3 +102,25 @@ def test_a_dead_store_is_tried_three_times_at_the_end() -> None:
     outbox.flush()
     assert store.attempts == 3
     assert outbox.summary().pending == 50
+
+
+def test_ctrl_c_in_the_middle_of_a_write_loses_nothing() -> None:
+    store = Store()
+    outbox = Outbox(clock=store.clock)
+    presses = [KeyboardInterrupt()]
+
+    def interrupted() -> None:
+        if presses:
+            raise presses.pop()
+        store.content.append(1)
+
+    store.up = False
+    outbox.send("trial", store.write(0))
+    outbox.send("trial", interrupted)
+    outbox.send("trial", store.write(2))
+    with pytest.raises(KeyboardInterrupt):
+        outbox.flush()
+    assert outbox.summary().pending == 3
+    store.up = True
+    outbox.flush()
+    assert store.content == [0, 1, 2]
