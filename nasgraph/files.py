@@ -100,7 +100,7 @@ def parse_json(text: str | bytes, *, source: str = "text") -> Json:
             f"Expected at most {MAX_JSON_BYTES:,} bytes of JSON in {source} (got {len(text):,})"
         )
     try:
-        value: Json = json.loads(text, parse_constant=_refuse_constant)
+        value: Json = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
     except RecursionError as error:
         raise NasGraphError(f"The JSON in {source} is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and integers of absurd length
@@ -123,3 +123,10 @@ def read_json(path: Path) -> Json:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text:.40} is too large for a JSON number")
+    return value

@@ -4,13 +4,16 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nasgraph.errors import TrackingError
-from nasgraph.hyper import TrainStep
 from nasgraph.mlflow_client import artifact_root, connect, ensure_experiment, first_line, resolve_tracking_uri
 from nasgraph.tracking.environment import environment_tags
 from nasgraph.tracking.outbox import Outbox, TrackingSummary
 from nasgraph.tracking.runs import metric_series, own_tags, write_artifacts
+
+if TYPE_CHECKING:
+    from nasgraph.hyper import TrainStep
 
 _STEPS_PER_WRITE = 100
 
@@ -49,7 +52,7 @@ class TrainingRecorder:
         self._artifact_uri: str = run.info.artifact_uri
         self._steps: list[TrainStep] = []
 
-    def on_step(self, step: TrainStep) -> None:
+    def on_step(self, step: "TrainStep") -> None:
         """Remember a step; every hundred are written as one point of the curve, their mean."""
         self._steps.append(step)
         if len(self._steps) == _STEPS_PER_WRITE:
