@@ -55,28 +55,28 @@ def propose(
         NasGraphError: If the space gives no valid graph at all.
     """
     while True:
-        history.refresh()
-        repeats_itself = history.unused_in_row >= config.max_duplicates and not history.waiting
-        if repeats_itself and not _enqueue_random(space, history, config):
-            return EXHAUSTED
         with machine_lock():
-            trial = _next_trial(history, config, owner)
-        if trial is None:
-            return FINISHED
-        proposal = _claim(space, history, trial)
-        if proposal is not None:
-            return proposal
+            history.refresh()
+            if _is_enough(history, config):
+                return FINISHED
+            repeats_itself = history.unused_in_row >= config.max_duplicates and not history.waiting
+            trial = None if repeats_itself else _next_trial(history, owner)
+        if trial is not None:
+            proposal = _claim(space, history, trial)
+            if proposal is not None:
+                return proposal
+        elif not _enqueue_random(space, history, config):
+            return EXHAUSTED
 
 
-def _next_trial(
-    history: History, config: SearchConfig, owner: Mapping[str, str | int]
-) -> optuna.Trial | None:
-    """The next trial, marked as ours, or None if there are enough. Call it with the machine's lock held."""
-    history.refresh()
-    if len(history.evaluated) >= config.num_trials:
-        return None
-    if len(history.evaluated) + history.num_underway >= config.num_trials and not history.give_back_orphans():
-        return None
+def _is_enough(history: History, config: SearchConfig) -> bool:
+    """Whether enough is done or underway. Call it with the machine's lock held."""
+    missing = config.num_trials - len(history.evaluated)
+    return missing <= 0 or (missing <= history.num_underway and not history.give_back_orphans())
+
+
+def _next_trial(history: History, owner: Mapping[str, str | int]) -> optuna.Trial:
+    """The next trial, marked as ours. Call it with the machine's lock held."""
     trial = _waiting_trial(history) or history.study.ask()
     trial.set_user_attr(OWNER, dict(owner))
     return trial
@@ -154,7 +154,6 @@ def _enqueue_random(space: SearchSpace, history: History, config: SearchConfig) 
             continue
         if candidate.graph.fingerprint not in history.known:
             history.study.enqueue_trial(dict(candidate.architecture.choices))
-            history.refresh()
             return True
     if reason is not None and not history.known:
         raise NasGraphError(f"The space '{space.name}' gives no valid graph: {reason}") from reason

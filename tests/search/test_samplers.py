@@ -1,5 +1,6 @@
 """Samplers: Optuna's own contract, and that a proposal depends on seed, trial and history alone."""
 
+import random
 from collections.abc import Callable
 
 import optuna
@@ -9,7 +10,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 
 from nasgraph.errors import UnknownNameError
 from nasgraph.search import ReproducibleSampler, TrialChooser, make_sampler, sampler_names
-from nasgraph.search.samplers import MAX_HISTORY, NUM_BEST
+from nasgraph.search.samplers import MAX_HISTORY, NUM_BEST, _BestOfGrowingList
 from nasgraph.spaces import SearchSpace, realise
 from tests.search.toys import Chain, Conditional, quality
 
@@ -126,3 +127,17 @@ def test_tpe_sees_the_latest_trials_and_the_best_of_the_others() -> None:
     study.ask().suggest_int("x", 0, 1000)
     first_best = 50 - NUM_BEST // 2
     assert seen == [[*range(first_best, first_best + NUM_BEST), *range(100, MAX_HISTORY + 100)]]
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_the_best_of_a_growing_list_are_the_best_of_the_whole(maximize: bool) -> None:
+    rng = random.Random(0)
+    states = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
+    trials = [
+        optuna.create_trial(value=float(rng.randrange(9)), state=rng.choice(states)) for _ in range(400)
+    ]
+    growing = _BestOfGrowingList()
+    for end in (1, 30, 31, 200, 150, 400):
+        complete = [trial for trial in trials[:end] if trial.state == states[0]]
+        expected = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=maximize)[:NUM_BEST]
+        assert [id(t) for t in growing.update(trials[:end], maximize=maximize)] == [id(t) for t in expected]
