@@ -191,11 +191,12 @@ def plot(summary: dict, path: Path, title: str) -> None:
                     grid, 100 * (mean - std), 100 * (mean + std), color=line.get_color(), alpha=0.12
                 )
     late = [
-        v
+        value
         for s in STRATEGIES
         if s in summary
-        for v in summary[s]["test curve mean"][len(grid) // 2 :]
-        if v is not None
+        for key in ("test", "validation")
+        for value in summary[s][f"{key} curve mean"][len(grid) // 2 :]
+        if value is not None
     ]
     for axis in axes:  # the first seconds of random search lie far below and would flatten the rest
         axis.set_ylim(100 * min(late) - 4, min(100.5, 100 * max(late) + 3))

@@ -66,12 +66,13 @@ def test_a_fresh_sampler_continues_like_the_first(name: str, space: SearchSpace)
     assert proposals(whole) == proposals(parts)
 
 
+@pytest.mark.parametrize("finished", [0, 20, 30, 40, 60])
 @pytest.mark.parametrize("name", QUICK)
-def test_a_trial_cut_off_between_choices_is_completed_as_it_would_have_been(name: str) -> None:
+def test_a_trial_cut_off_between_choices_is_completed_as_it_would_have_been(name: str, finished: int) -> None:
     space = Chain()
     whole, cut = new_study(make_sampler(name, seed=1)), new_study(make_sampler(name, seed=1))
-    run(whole, space, 31)
-    run(cut, space, 30)
+    run(whole, space, finished + 1)
+    run(cut, space, finished)
     trial = cut.ask()
     trial.suggest_int("width0", 1, 4)
     trial.suggest_categorical("activation0", ("identity", "relu", "gelu", "sigmoid"))
