@@ -9,7 +9,7 @@ from typing import Any
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -117,6 +117,10 @@ class ReproducibleSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._seed_with("relative", trial.number)
+        if isinstance(self._inner, BaseGASampler):
+            # The first to ask for a generation's parents gets them in order of quality, and everyone after, from the
+            # storage, in order of number. Asking twice makes a trial that is cut off between the two no exception.
+            self._inner.get_parent_population(study, self._inner.get_trial_generation(study, trial))
         return self._inner.sample_relative(self._view(study), trial, search_space)
 
     def sample_independent(
