@@ -138,7 +138,8 @@ def test_an_impossible_configuration_is_refused(settings: dict[str, Any], messag
 
 
 def test_heads_need_not_divide_the_state_of_a_gated_network() -> None:
-    GraphHyperNetwork(GHNConfig(encoder="gated", dim=10, num_heads=3, max_size=4, max_kernel=1))
+    ghn = GraphHyperNetwork(GHNConfig(encoder="gated", dim=10, num_heads=3, max_size=4, max_kernel=1))
+    assert ghn.config.dim == 10
 
 
 @pytest.mark.gpu
