@@ -52,3 +52,11 @@ class TrackingError(NasGraphError, RuntimeError):
 
 class ZooError(NasGraphError, ValueError):
     """A zoo entry is missing, damaged, or has been tampered with."""
+
+
+class UnsupportedOpError(NasGraphError, NotImplementedError):
+    """An operator outside the graph language stands where it cannot be passed over. The message names it."""
+
+
+class TraceError(NasGraphError, RuntimeError):
+    """A module cannot be traced: its forward pass fails, or returns nothing that depends on its inputs."""

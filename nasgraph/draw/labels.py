@@ -7,7 +7,7 @@ from nasgraph.ir import Node, Scalar, Shape
 FAMILIES: Mapping[str, str] = {
     "data": "input, output, parameter",
     "conv": "convolution",
-    "linear": "linear, embedding",
+    "linear": "linear, embedding, recurrent",
     "attention": "attention",
     "norm": "norm",
     "activation": "activation",
@@ -18,19 +18,44 @@ FAMILIES: Mapping[str, str] = {
 }
 """Colour families in the order of the legend, with the words of the legend."""
 
-NORMS = frozenset({"batch_norm", "group_norm", "layer_norm"})
+NORMS = frozenset({"batch_norm", "group_norm", "layer_norm", "rms_norm", "apply_layer_norm"})
 ACTIVATIONS = frozenset(
-    {"relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softmax"}
+    {"relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softmax", "log_softmax",
+     "prelu", "celu", "selu", "relu6", "mish", "softplus", "softsign", "log_sigmoid", "clamp", "erf"}
+)  # fmt: skip
+CONVOLUTIONS = frozenset(
+    f"{prefix}conv{kind}{rank}d"
+    for prefix in ("", "apply_")
+    for kind in ("", "_transpose")
+    for rank in (1, 2, 3)
 )
+POOLS = (
+    "max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean", "max_pool3d", "avg_pool3d", "adaptive_avg_pool2d",
+    "adaptive_max_pool2d", "reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_var",
+)  # fmt: skip
 
 _FAMILY_OF = {
     **dict.fromkeys(NORMS, "norm"),
     **dict.fromkeys(ACTIVATIONS, "activation"),
-    **dict.fromkeys(("input", "parameter"), "data"),
-    **dict.fromkeys(("linear", "embedding"), "linear"),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean"), "pool"),
-    **dict.fromkeys(("add", "mul", "concat"), "join"),
-    "conv2d": "conv",
+    **dict.fromkeys(CONVOLUTIONS, "conv"),
+    **dict.fromkeys(POOLS, "pool"),
+    **dict.fromkeys(("input", "parameter", "constant"), "data"),
+    **dict.fromkeys(
+        (
+            "linear",
+            "embedding",
+            "apply_linear",
+            "apply_embedding",
+            "bilinear",
+            "matmul",
+            "einsum",
+            "lstm",
+            "gru",
+            "rnn",
+        ),
+        "linear",
+    ),
+    **dict.fromkeys(("add", "mul", "concat", "sub", "div", "maximum", "minimum", "where"), "join"),
     "attention": "attention",
 }
 

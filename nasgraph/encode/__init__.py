@@ -1,11 +1,13 @@
 """Graphs to tensors."""
 
 from nasgraph.encode.batch import GraphBatch, batch_graphs, from_pyg, to_pyg
-from nasgraph.encode.features import FEATURES, OP_IDS, EncodedGraph, ParameterSlot, encode, signed_distances
+from nasgraph.encode.distances import DistanceBand, signed_distances
+from nasgraph.encode.features import FEATURES, OP_IDS, EncodedGraph, ParameterSlot, encode
 
 __all__ = [
     "FEATURES",
     "OP_IDS",
+    "DistanceBand",
     "EncodedGraph",
     "GraphBatch",
     "ParameterSlot",

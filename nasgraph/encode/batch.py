@@ -2,7 +2,7 @@
 """Batches of graphs as tensors: a dense view for attention, PyTorch Geometric's `Data` and `Batch` at the border.
 
 Letters in tensor names: B = graphs in the batch, N = nodes (padded), F = numeric features, E = edges,
-M = nodes of all graphs together.
+M = nodes of all graphs together, K = windows, W = nodes of a window, V = 3 W nodes that a window sees.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nasgraph.encode.distances import MAX_DENSE_NODES
 from nasgraph.encode.features import EncodedGraph, ParameterSlot, encode
 from nasgraph.ir import ComputationalGraph
 
@@ -28,49 +29,69 @@ class GraphBatch:
     Attributes:
         op_BN: Operator numbers; 0 where padded.
         features_BNF: Numeric features; 0 where padded.
-        distance_BNN: Signed shortest path lengths, see `EncodedGraph`; 0 where padded.
+        distance_BNN: Signed shortest path lengths, see `EncodedGraph`; 0 where padded. None if there is a band.
         mask_BN: True where a node exists.
         level_BN: Length of the longest path to each node; -1 where padded.
         edge_index: Source and target of every edge, as indices into the flattened nodes `b * N + n`.
         slots: For each graph the parameters to predict.
+        band_order_N: Of a graph that is too large for a matrix of distances, and alone in its batch: the node at each
+            place of its band, see `DistanceBand`.
+        band_distance_KWV: The distances of that band.
     """
 
     op_BN: Int[Tensor, "graphs nodes"]
     features_BNF: Float[Tensor, "graphs nodes features"]
-    distance_BNN: Int[Tensor, "graphs nodes nodes"]
+    distance_BNN: Int[Tensor, "graphs nodes nodes"] | None
     mask_BN: Bool[Tensor, "graphs nodes"]
     level_BN: Int[Tensor, "graphs nodes"]
     edge_index: Int[Tensor, "2 edges"]
     slots: tuple[tuple[ParameterSlot, ...], ...]
+    band_order_N: Int[Tensor, " nodes"] | None = None
+    band_distance_KWV: Int[Tensor, "windows window seen"] | None = None
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def to(self, device: str | torch.device) -> "GraphBatch":
         """The batch on another device."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
         return replace(
-            self,
-            **{
-                name: getattr(self, name).to(device)
-                for name in ("op_BN", "features_BNF", "distance_BNN", "mask_BN", "level_BN", "edge_index")
-            },
+            self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
         )
+
+
+_TENSORS = (
+    "op_BN",
+    "features_BNF",
+    "distance_BNN",
+    "mask_BN",
+    "level_BN",
+    "edge_index",
+    "band_order_N",
+    "band_distance_KWV",
+)
 
 
 def batch_graphs(graphs: Sequence[ComputationalGraph | EncodedGraph]) -> GraphBatch:
     """Pad graphs into one batch on the CPU. Graph b fills row b; padding comes last.
 
     Raises:
-        ValueError: If there are no graphs.
+        ValueError: If there are no graphs, or one that is too large for a matrix of distances is not alone.
     """
     if not graphs:
         raise ValueError("Expected at least one graph")
     encoded = [graph if isinstance(graph, EncodedGraph) else encode(graph) for graph in graphs]
+    bands = [graph.band for graph in encoded if graph.band is not None]
+    if bands and len(encoded) > 1:
+        largest = max(map(len, encoded))
+        raise ValueError(
+            f"A graph of {largest:,} nodes has to be alone in its batch (got {len(encoded)} graphs)"
+        )
     B, N = len(encoded), max(len(graph) for graph in encoded)
     F = encoded[0].features_NF.shape[1]
     op, level = np.zeros((B, N), np.int64), np.full((B, N), -1, np.int64)
     features, mask = np.zeros((B, N, F), np.float32), np.zeros((B, N), np.bool_)
-    distance = np.zeros((B, N, N), np.int64)
+    distance = np.zeros((B, N, N) if not bands else 0, np.int8)
     for b, graph in enumerate(encoded):
         n = len(graph)
         op[b, :n], features[b, :n], level[b, :n], mask[b, :n] = (
@@ -79,16 +100,19 @@ def batch_graphs(graphs: Sequence[ComputationalGraph | EncodedGraph]) -> GraphBa
             graph.level_N,
             True,
         )
-        distance[b, :n, :n] = graph.distance_NN
+        if graph.distance_NN is not None:
+            distance[b, :n, :n] = graph.distance_NN
     edges = np.concatenate([graph.edges_2E + b * N for b, graph in enumerate(encoded)], axis=1)
     return GraphBatch(
         op_BN=torch.from_numpy(op),
         features_BNF=torch.from_numpy(features),
-        distance_BNN=torch.from_numpy(distance),
+        distance_BNN=None if bands else torch.from_numpy(distance),
         mask_BN=torch.from_numpy(mask),
         level_BN=torch.from_numpy(level),
         edge_index=torch.from_numpy(edges),
         slots=tuple(graph.slots for graph in encoded),
+        band_order_N=torch.from_numpy(bands[0].order_N) if bands else None,
+        band_distance_KWV=torch.from_numpy(bands[0].distance_KWV) if bands else None,
     )
 
 
@@ -98,10 +122,17 @@ def to_pyg(graph: ComputationalGraph) -> "Data":
     Fields: `op` [N], `x` [N, F] numeric features, `level` [N], `edge_index` [2, 2E] with every edge in both
     directions and `edge_type` 0 (forwards) or 1 (backwards), `virtual_edge_index` [2, V] with an edge between
     every two nodes of which one reaches the other, in both directions, and `virtual_distance` [V], signed.
+
+    Raises:
+        ValueError: If the graph has more than 4,096 nodes.
     """
     from torch_geometric.data import Data
 
     encoded = encode(graph)
+    if encoded.distance_NN is None:
+        raise ValueError(
+            f"Expected at most {MAX_DENSE_NODES:,} nodes, so that every pair can have an edge (got {len(graph):,})"
+        )
     edges = torch.from_numpy(encoded.edges_2E)
     source, target = np.nonzero(encoded.distance_NN)
     return Data(
@@ -131,8 +162,8 @@ def from_pyg(batch: "Batch", slots: Sequence[tuple[ParameterSlot, ...]]) -> Grap
     B, N = mask.shape
     local = torch.arange(len(batch.batch), device=mask.device) - batch.ptr[batch.batch]
     flat = batch.batch * N + local
-    distance = torch.zeros(B * N, N, dtype=torch.int64, device=mask.device)
+    distance = torch.zeros(B * N, N, dtype=torch.int8, device=mask.device)
     source, target = batch.virtual_edge_index
-    distance[flat[source], local[target]] = batch.virtual_distance
+    distance[flat[source], local[target]] = batch.virtual_distance.to(torch.int8)
     forwards = batch.edge_index[:, batch.edge_type == 0]
     return GraphBatch(op, features, distance.view(B, N, N), mask, level, flat[forwards], tuple(slots))

@@ -1,6 +1,6 @@
 """Graph hypernetworks on disk: `weights.safetensors` beside `config.json`. Nothing is ever unpickled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +17,9 @@ from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork
 
 SCHEMA = "nasgraph/ghn/1"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+OP_VECTORS = "encoder.embed.op.weight"
+NEW_FIELDS = ("decoder", "rank", "max_low_rank")
+"""Fields of a configuration that files of the first version lack; they have their defaults there."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -71,8 +74,14 @@ def load_ghn(
 ) -> tuple[GraphHyperNetwork, dict[str, Json]]:
     """Read a hypernetwork and its recipe.
 
+    The table of operators grows from version to version. The learnt vector of an operator is found by its name; an
+    operator that the file does not know gets the mean of those it does know: the vector that is nearest to all of
+    them, so the hypernetwork reads a node of average kind and is not led into a region where it was never trained.
+    What it predicts for graphs of operators that it knows is, to the last bit, what it predicted before.
+
     Raises:
-        CheckpointError: If a file is missing, damaged or foreign, the checksum differs, or tensors do not fit.
+        CheckpointError: If a file is missing, damaged or foreign, the checksum differs, tensors do not fit, or it
+            knows an operator that this version does not.
     """
     try:
         document = read_json(folder / CONFIG)
@@ -83,10 +92,9 @@ def load_ghn(
     config, recipe, checksum = (document.get(name) for name in ("config", "recipe", "sha256"))
     if not isinstance(recipe, dict):
         raise CheckpointError(f"Expected 'recipe' in '{folder / CONFIG}' to be an object")
-    if document.get("ops") != list(OP_IDS) or document.get("features") != list(FEATURES):
-        raise CheckpointError(
-            f"The hypernetwork in '{folder}' reads other operators or features than this version"
-        )
+    ops = _known_ops(document.get("ops"), source=folder / CONFIG)
+    if document.get("features") != list(FEATURES):
+        raise CheckpointError(f"The hypernetwork in '{folder}' reads other features than this version")
     ghn_config = ghn_config_from_json(config, source=str(folder / CONFIG))
     try:
         found = sha256_of(folder / WEIGHTS)
@@ -97,11 +105,42 @@ def load_ghn(
             f"The checksum of '{folder / WEIGHTS}' differs from the recorded one: damaged or changed"
         )
     tensors = load_tensors(folder / WEIGHTS)
+    _fit_ops(tensors, ops, source=folder / WEIGHTS)
     with torch.device("meta"):  # so that absurd sizes in a foreign file claim no memory
         check_state(GraphHyperNetwork(ghn_config), tensors, source=folder / WEIGHTS)
     ghn = GraphHyperNetwork(ghn_config)
     ghn.load_state_dict(tensors)
     return ghn.to(device).eval(), recipe
+
+
+def _known_ops(value: Json, *, source: Path) -> list[str]:
+    """The operators of a file, each once and all known to this version."""
+    if not isinstance(value, list) or not value:
+        raise CheckpointError(f"Expected 'ops' in '{source}' to be a list of operators")
+    ops = [op for op in value if isinstance(op, str)]
+    if len(set(ops)) != len(value):
+        raise CheckpointError(f"Expected 'ops' in '{source}' to be names, each once")
+    unknown = sorted(set(ops) - set(OP_IDS))
+    if unknown:
+        raise CheckpointError(
+            f"The hypernetwork in '{source.parent}' reads the operator {unknown[0]!r:.80}, which this version does not know. "
+            "Use the version of nasgraph that wrote it, or a newer one"
+        )
+    return ops
+
+
+def _fit_ops(tensors: dict[str, Tensor], ops: Sequence[str], *, source: Path) -> None:
+    """Give the vectors of operators this version's order, and new operators the mean of the known ones."""
+    own = tensors.get(OP_VECTORS)
+    if list(ops) == list(OP_IDS) or own is None:
+        return
+    if own.ndim != 2 or len(own) != len(ops):
+        raise CheckpointError(
+            f"Expected '{OP_VECTORS}' in '{source}' to have {len(ops)} rows (got shape {tuple(own.shape)})"
+        )
+    rows = own.mean(0, keepdim=True).repeat(len(OP_IDS), 1)
+    rows[[OP_IDS[op] for op in ops]] = own
+    tensors[OP_VECTORS] = rows
 
 
 def check_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
@@ -127,18 +166,19 @@ def check_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, sourc
 
 
 def ghn_config_from_json(value: Json, *, source: str) -> GHNConfig:
-    """Read a configuration; unknown fields and wrong types are refused.
+    """Read a configuration; unknown fields and wrong types are refused. Fields that came later may be missing.
 
     Raises:
         CheckpointError: In words, with the field.
     """
     known = {field.name: field.type for field in fields(GHNConfig)}
-    if not isinstance(value, dict) or set(value) != set(known):
+    if not isinstance(value, dict) or not set(known) - set(NEW_FIELDS) <= set(value) <= set(known):
         raise CheckpointError(
             f"Expected 'config' in {source} to have exactly the fields {', '.join(sorted(known))}"
         )
     arguments: dict[str, Any] = dict(value)
-    for name, kind in known.items():
+    for name in arguments:
+        kind = known[name]
         options = get_args(kind)  # of a Literal
         if options and arguments[name] not in options:
             raise CheckpointError(

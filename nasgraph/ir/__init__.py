@@ -10,7 +10,7 @@ from nasgraph.ir.graph import (
     make_node,
     without_dead_nodes,
 )
-from nasgraph.ir.ops import OPS, Attr, Op, ParameterSpec, Role, Scalar, Shape
+from nasgraph.ir.ops import OPS, Attr, Dtype, Op, ParameterSpec, Role, Scalar, Shape
 from nasgraph.ir.serialize import graph_from_json, graph_to_json, read_graph
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Attr",
     "ComputationalGraph",
     "Cost",
+    "Dtype",
     "GraphBuilder",
     "Node",
     "Op",

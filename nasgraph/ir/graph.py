@@ -1,20 +1,27 @@
 """Computational graphs: immutable, checked, hashable records of a network's operators, without torch."""
 
+import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nasgraph.errors import InvalidGraphError
 from nasgraph.files import canonical_json
 from nasgraph.ir.canonical import canonical_order
-from nasgraph.ir.ops import MAX_ELEMENTS, MAX_SIZE, OPS, ParameterSpec, Scalar, Shape
+from nasgraph.ir.ops import MAX_ELEMENTS, MAX_LENGTH, OPS, Dtype, ParameterSpec, Scalar, Shape
 
 if TYPE_CHECKING:
     import networkx
 
 MAX_NODES = 100_000
+
+_Attrs = tuple[tuple[str, Scalar], ...]
+_NORMAL: dict[tuple[str, bytes], _Attrs] = {}
+_MAX_REMEMBERED = 8192
+_SEE_OPS = "All are in 'nasgraph.ir.OPS'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,24 @@ def make_node(op: str, inputs: Sequence[int] = (), /, **attrs: object) -> Node:
     Raises:
         InvalidGraphError: If the operator is unknown, or an attribute is unknown, missing or out of bounds.
     """
+    try:
+        # Format 2 writes equal values alike and, unlike equality, tells 1 from True and 1.0.
+        key = (op, marshal.dumps(attrs, 2))
+    except ValueError:  # something that is not a plain value; 'normalise' knows what to say
+        return Node(op, tuple(inputs), _normal_attrs(op, attrs))
+    known = _NORMAL.get(key)
+    if known is None:
+        known = _normal_attrs(op, attrs)
+        if len(_NORMAL) >= _MAX_REMEMBERED:
+            _NORMAL.clear()
+        _NORMAL[key] = known
+    return Node(op, tuple(inputs), known)
+
+
+def _normal_attrs(op: str, attrs: dict[str, object]) -> _Attrs:
     if op not in OPS:
-        raise InvalidGraphError(f"No operator named {op!r:.80}. Known: {', '.join(sorted(OPS))}")
+        close = ", ".join(get_close_matches(op[:40], OPS, n=3, cutoff=0.5))
+        raise InvalidGraphError(f"No operator named {op!r:.80}. {f'Close: {close}' if close else _SEE_OPS}")
     known = OPS[op].attrs
     unknown = sorted(set(attrs) - set(known))
     if unknown:
@@ -61,7 +84,15 @@ def make_node(op: str, inputs: Sequence[int] = (), /, **attrs: object) -> Node:
             raise InvalidGraphError(f"'{op}' needs the attribute '{name}': {known[name].describe()}")
         else:
             values.append((name, default))
-    return Node(op, tuple(inputs), tuple(values))
+    return tuple(values)
+
+
+class _Value(NamedTuple):
+    """What is known of a node's value before anything runs, and of the parameters that make it."""
+
+    shape: Shape
+    dtype: Dtype
+    parameters: dict[str, ParameterSpec]
 
 
 @dataclass(frozen=True)
@@ -89,18 +120,32 @@ class ComputationalGraph:
         return tuple(index for index, node in enumerate(self.nodes) if node.op == "input")
 
     @cached_property
+    def _values(self) -> tuple[_Value, ...]:
+        return _infer(self.nodes)
+
+    @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """Output shape of every node, per example. Raises `InvalidGraphError` where shapes do not fit."""
-        return infer_shapes(self)
+        return tuple(value.shape for value in self._values)
+
+    @cached_property
+    def dtypes(self) -> tuple[Dtype, ...]:
+        """Whether each node gives real numbers or integers. Raises `InvalidGraphError` where types do not fit."""
+        return tuple(value.dtype for value in self._values)
 
     @cached_property
     def parameters(self) -> dict[str, ParameterSpec]:
         """Every parameter tensor by its name `n<node>.<parameter>`, in node order."""
         return {
             f"n{index}.{name}": spec
-            for index, node in enumerate(self.nodes)
-            for name, spec in OPS[node.op].parameters(dict(node.attrs), self.input_shapes(index)).items()
+            for index, value in enumerate(self._values)
+            for name, spec in value.parameters.items()
         }
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether every operator can be run: no node is `opaque`."""
+        return all(node.op != "opaque" for node in self.nodes)
 
     def input_shapes(self, index: int) -> tuple[Shape, ...]:
         """Shapes of what node `index` reads."""
@@ -174,26 +219,49 @@ def infer_shapes(graph: ComputationalGraph) -> tuple[Shape, ...]:
         InvalidGraphError: If an operator cannot run on what it reads, or a tensor would be absurdly large.
             The message names the node.
     """
-    shapes: list[Shape] = []
-    for index, node in enumerate(graph.nodes):
-        inputs = tuple(shapes[source] for source in node.inputs)
-        attrs = dict(node.attrs)
-        try:
-            shape = OPS[node.op].shape(attrs, inputs)
-            _refuse_absurd(shape)
-            for spec in OPS[node.op].parameters(attrs, inputs).values():
-                _refuse_absurd(spec.shape)
-        except InvalidGraphError as error:
-            raise InvalidGraphError(f"Node {index} ({node.op}): {error}") from error
-        shapes.append(shape)
-    return tuple(shapes)
+    return tuple(value.shape for value in _infer(graph.nodes))
+
+
+def _infer(nodes: Sequence[Node]) -> tuple[_Value, ...]:
+    values: list[_Value] = []
+    for index, node in enumerate(nodes):
+        values.append(_infer_node(index, node, [values[source] for source in node.inputs]))
+    return tuple(values)
+
+
+def _infer_node(index: int, node: Node, inputs: Sequence[_Value]) -> _Value:
+    """Apply the rules of one operator. Raises `InvalidGraphError` with the node where one is broken."""
+    op = OPS[node.op]
+    attrs = dict(node.attrs)
+    shapes = tuple([value.shape for value in inputs])
+    dtypes = [value.dtype for value in inputs]
+    _check_dtypes(index, node, dtypes)
+    try:
+        shape = op.shape(attrs, shapes)
+        _refuse_absurd(shape)
+        parameters = op.parameters(attrs, shapes)
+        for spec in parameters.values():
+            _refuse_absurd(spec.shape)
+    except InvalidGraphError as error:
+        raise InvalidGraphError(f"Node {index} ({node.op}): {error}") from error
+    return _Value(shape, op.gives(attrs, dtypes), parameters)
+
+
+def _check_dtypes(index: int, node: Node, dtypes: Sequence[Dtype]) -> None:
+    reads = OPS[node.op].reads
+    for place, dtype in enumerate(dtypes):
+        wanted = reads[min(place, len(reads) - 1)]
+        if wanted not in (dtype, "any"):
+            kind = "integers" if wanted == "int" else "real numbers"
+            where = f" as input {place}" if len(set(reads)) > 1 else ""
+            raise InvalidGraphError(f"Node {index} ({node.op}) can read {kind} only{where}")
 
 
 def _refuse_absurd(shape: Shape) -> None:
     elements = 1
     for size in shape:
         elements *= size
-        if size > MAX_SIZE * 1024 or elements > MAX_ELEMENTS:
+        if size > MAX_LENGTH or elements > MAX_ELEMENTS:
             raise InvalidGraphError(
                 f"a tensor of shape {shape} is too large (at most {MAX_ELEMENTS:,} elements)"
             )
@@ -204,7 +272,7 @@ def check_graph(graph: ComputationalGraph) -> None:
 
     Rules: 1 to 100,000 nodes; known operators with normal attributes; the right number of inputs; inputs
     before users (hence no cycle); at least one input node and one output; every node but
-    inputs reaches an output; integers go to embeddings only; shapes fit.
+    inputs reaches an output; shapes fit; integers go to operators that read integers.
 
     Raises:
         InvalidGraphError: For the first rule broken, in words, with the node.
@@ -228,8 +296,7 @@ def _check_whole(graph: ComputationalGraph) -> None:
     dead = sorted(set(range(len(graph.nodes))) - _reaching(graph) - set(graph.inputs))
     if dead:
         raise InvalidGraphError(f"Node {dead[0]} ({graph.nodes[dead[0]].op}) does not reach an output")
-    _check_integers(graph)
-    graph.shapes  # noqa: B018  computed here so that every later use is free and cannot fail
+    graph._values  # noqa: B018  computed here so that every later use is free and cannot fail
 
 
 def _check_outputs(graph: ComputationalGraph) -> None:
@@ -271,15 +338,6 @@ def _check_arguments(index: int, node: Node) -> None:
             )
 
 
-def _check_integers(graph: ComputationalGraph) -> None:
-    integers = {index for index in graph.inputs if graph.nodes[index].attr("dtype") == "int"}
-    for index, node in enumerate(graph.nodes):
-        reads_integers = any(source in integers for source in node.inputs)
-        if reads_integers != (node.op == "embedding"):
-            kind = "integers" if node.op == "embedding" else "real numbers"
-            raise InvalidGraphError(f"Node {index} ({node.op}) can read {kind} only")
-
-
 def _reaching(graph: ComputationalGraph) -> set[int]:
     reached = set(graph.outputs)
     for index in reversed(range(len(graph.nodes))):
@@ -290,8 +348,12 @@ def _reaching(graph: ComputationalGraph) -> set[int]:
 
 def without_dead_nodes(graph: ComputationalGraph) -> ComputationalGraph:
     """The graph without nodes that reach no output. Input nodes always stay: they are the interface."""
+    return graph._reordered(_kept(graph))
+
+
+def _kept(graph: ComputationalGraph) -> list[int]:
     keep = _reaching(graph) | set(graph.inputs)
-    return graph._reordered([index for index in range(len(graph.nodes)) if index in keep])
+    return [index for index in range(len(graph.nodes)) if index in keep]
 
 
 class GraphBuilder:
@@ -312,24 +374,29 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
-        self._shapes: list[Shape] = []
+        self._values: list[_Value] = []
 
     def __call__(self, op: str, /, *inputs: int, **attrs: object) -> int:
         """Add a node and return its index. Raises `InvalidGraphError` if it cannot run on its inputs."""
         node = make_node(op, inputs, **attrs)
         index = len(self._nodes)
         _check_arguments(index, node)
-        try:
-            shape = OPS[op].shape(dict(node.attrs), [self._shapes[source] for source in inputs])
-        except InvalidGraphError as error:
-            raise InvalidGraphError(f"Node {index} ({op}): {error}") from error
+        if OPS[op].commutative:  # one way to write a sum down
+            node = Node(op, tuple(sorted(node.inputs)), node.attrs)
+        self._values.append(_infer_node(index, node, [self._values[source] for source in node.inputs]))
         self._nodes.append(node)
-        self._shapes.append(shape)
         return index
+
+    def __len__(self) -> int:
+        return len(self._nodes)
 
     def shape(self, index: int) -> Shape:
         """Shape of a node's value, per example."""
-        return self._shapes[index]
+        return self._values[index].shape
+
+    def dtype(self, index: int) -> Dtype:
+        """Whether a node gives real numbers or integers."""
+        return self._values[index].dtype
 
     def finish(self, *outputs: int) -> ComputationalGraph:
         """The checked graph with these outputs, without what does not reach them.
@@ -340,6 +407,10 @@ class GraphBuilder:
         graph = ComputationalGraph(tuple(self._nodes), outputs)
         _check_length(graph)
         _check_outputs(graph)
-        graph = without_dead_nodes(graph)
-        _check_whole(graph)  # the single nodes were checked when they were added
+        kept = _kept(graph)
+        if len(kept) < len(graph):
+            graph = graph._reordered(kept)
+        # What the builder knows already need not be inferred again. The single nodes were checked when added.
+        graph.__dict__["_values"] = tuple([self._values[index] for index in kept])
+        _check_whole(graph)
         return graph

@@ -16,14 +16,18 @@ def initial_parameters(graph: ComputationalGraph, *, seed: int) -> dict[str, Ten
 
     Weights and biases are uniform in +-1/sqrt(fan-in) (He et al. 2015 with slope sqrt(5), torch's default for
     `Linear` and `Conv2d`), norms start at one and zero, embeddings are standard normal, free parameters
-    normal with standard deviation 0.02. Torch's global generator is not touched.
+    normal with standard deviation 0.02. A `parameter` node that is a bias starts at zero unless it says how many inputs
+    its weight sums over. Torch's global generator is not touched.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters: dict[str, Tensor] = {}
-    fan_in = 1
+    owner, fan_in = "", 0
     for name, spec in graph.parameters.items():
+        node = name.split(".")[0]
         if spec.role == "weight":
-            fan_in = spec.fan_in  # a bias follows its weight in the table
+            owner, fan_in = node, spec.fan_in  # a bias follows its weight in the table
+        elif node != owner:
+            fan_in = spec.fan_in if spec.fan_in > 1 else 0
         parameters[name] = _initial(spec, fan_in, generator)
     return parameters
 
@@ -31,8 +35,10 @@ def initial_parameters(graph: ComputationalGraph, *, seed: int) -> dict[str, Ten
 def _initial(spec: ParameterSpec, fan_in: int, generator: torch.Generator) -> Tensor:
     tensor = torch.empty(spec.shape)
     match spec.role:
-        case "weight" | "bias":
+        case "weight" | "bias" if fan_in > 0:
             return tensor.uniform_(-1 / sqrt(fan_in), 1 / sqrt(fan_in), generator=generator)
+        case "weight" | "bias":
+            return tensor.zero_()
         case "scale":
             return tensor.fill_(1.0)
         case "shift":
@@ -62,6 +68,35 @@ def buffers_by_node(buffers: Mapping[str, Tensor]) -> dict[int, BatchNormBuffers
     return {int(node): (mean, buffers[f"n{node}.running_var"]) for node, mean in means.items()}
 
 
+def _checked_constants(
+    graph: ComputationalGraph, constants: Mapping[str, Tensor], *, device: torch.device
+) -> dict[str, Tensor]:
+    """Values of all `constant` nodes as buffers `n<node>.value`. On "meta" those left out are made up."""
+    shapes = {
+        f"n{index}.value": graph.shapes[index]
+        for index, node in enumerate(graph.nodes)
+        if node.op == "constant"
+    }
+    unknown = sorted(set(constants) - set(shapes))
+    if unknown:
+        raise ValueError(f"The graph has no constant named '{unknown[0]}'")
+    checked: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        is_integer = graph.dtypes[int(name[1:].split(".")[0])] == "int"
+        if name not in constants and device.type != "meta":
+            raise ValueError(f"The constant '{name}' of shape {shape} is missing: pass it in 'constants'")
+        value = constants.get(name)
+        if value is None:
+            value = torch.empty(shape, device=device, dtype=torch.int64 if is_integer else None)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"Expected constant '{name}' to have shape {shape} (got {tuple(value.shape)})")
+        if value.is_floating_point() == is_integer or value.is_complex():
+            kind = "integers" if is_integer else "real numbers"
+            raise ValueError(f"Expected constant '{name}' to consist of {kind} (got {value.dtype})")
+        checked[name] = value.detach()
+    return checked
+
+
 class GraphModule(nn.Module):
     """A graph as a torch module. Parameter names equal those of `ComputationalGraph.parameters`.
 
@@ -75,6 +110,7 @@ class GraphModule(nn.Module):
         self.graph = graph
         self._program = Program(graph)
         self._batch_norms = tuple(index for index, node in enumerate(graph.nodes) if node.op == "batch_norm")
+        self._constants = tuple(index for index, node in enumerate(graph.nodes) if node.op == "constant")
         for name, tensor in parameters.items():
             self._holder(name).register_parameter(name.split(".")[1], nn.Parameter(tensor))
         for name, tensor in buffers.items():
@@ -92,7 +128,10 @@ class GraphModule(nn.Module):
         for index in self._batch_norms:
             holder = self.get_submodule(f"n{index}")
             buffers[index] = (holder.get_buffer("running_mean"), holder.get_buffer("running_var"))
-        context = RunContext(batch_size=inputs[0].shape[0], training=self.training, buffers=buffers)
+        constants = {index: self.get_submodule(f"n{index}").get_buffer("value") for index in self._constants}
+        context = RunContext(
+            batch_size=inputs[0].shape[0], training=self.training, buffers=buffers, constants=constants
+        )
         outputs = self._program(dict(self.named_parameters()), inputs, context)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -100,23 +139,38 @@ class GraphModule(nn.Module):
         return f"fingerprint={self.graph.fingerprint}, nodes={len(self.graph)}"
 
 
-def build(graph: ComputationalGraph, *, device: str | torch.device = "cpu", seed: int = 0) -> GraphModule:
+def build(
+    graph: ComputationalGraph,
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    constants: Mapping[str, Tensor] | None = None,
+) -> GraphModule:
     """Make a module with random parameters.
 
     Args:
         graph: A checked graph.
         device: Where parameters live. On "meta" nothing is allocated or drawn.
         seed: Seed of the random parameters; the same on every device.
+        constants: Values of the graph's `constant` nodes by name, `n<node>.value`. On "meta" they may be left out.
 
     Returns:
-        The module, in training mode. Its `state_dict` has exactly the graph's parameters and the running
-        statistics of its batch norms.
+        The module, in training mode. Its `state_dict` has exactly the graph's parameters, the running
+        statistics of its batch norms and its constants.
+
+    Raises:
+        UnsupportedOpError: If a node is `opaque`; the message names it.
+        ValueError: If a constant is missing, unknown, or of another shape or type.
     """
+    buffers = {
+        **initial_buffers(graph),
+        **_checked_constants(graph, constants or {}, device=torch.device(device)),
+    }
     if torch.device(device).type == "meta":
         parameters = {name: torch.empty(spec.shape, device="meta") for name, spec in graph.parameters.items()}
     else:
         parameters = initial_parameters(graph, seed=seed)
-    module = GraphModule(graph, parameters, initial_buffers(graph))
+    module = GraphModule(graph, parameters, buffers)
     return module.to(device)
 
 

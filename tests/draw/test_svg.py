@@ -152,12 +152,20 @@ def test_a_graph_that_returns_its_input_can_be_drawn() -> None:
 @pytest.mark.parametrize("op", sorted(OPS))
 def test_every_operator_has_a_family_and_a_label_without_underscores(op: str) -> None:
     assert family_of(op) in FAMILIES
-    given = {
-        name: 1 if attr.kind in ("int", "pair") else (1,)
-        for name, attr in OPS[op].attrs.items()
-        if not attr.default
+    values: dict[str, object] = {
+        "int": 1,
+        "pair": 1,
+        "triple": 1,
+        "single": 1,
+        "float": 1.0,
+        "name": "a->a",
+        "axes": (0,),
     }
-    needed = {name: value for name, value in given.items() if OPS[op].attrs[name].default is None}
+    needed = {
+        name: attr.options[0] if attr.options else values.get(attr.kind, (1, 1))
+        for name, attr in OPS[op].attrs.items()
+        if attr.default is None
+    }
     node: Node = make_node(op, (), **needed)
     assert "_" not in label_of(node, ((4, 4, 4),))
 

@@ -15,7 +15,7 @@ from nasgraph.ir import GraphBuilder
 from tests.modules.samples import SPACES, sampled_graphs, wide_graph
 
 GRAPHS = [wide_graph(), *(graph for space in SPACES for graph in sampled_graphs(space, 2))]
-TENSORS = [field.name for field in fields(GraphBatch) if field.name != "slots"]
+TENSORS = [field.name for field in fields(GraphBatch) if field.name != "slots" and not field.name.startswith("band")]
 
 
 def tensor(batch: GraphBatch, name: str) -> Tensor:

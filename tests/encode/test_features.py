@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasgraph.encode import FEATURES, OP_IDS, encode, signed_distances
-from nasgraph.encode.features import MAX_DISTANCE
+from nasgraph.encode.distances import MAX_DISTANCE
 from nasgraph.ir import OPS, ComputationalGraph, GraphBuilder, Node, make_node
 from tests.modules.samples import SPACES, permuted, sampled_graphs, wide_graph
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from nasgraph.encode import OP_IDS
 from nasgraph.errors import CheckpointError, NasGraphError
 from nasgraph.files import Json, sha256_of
 from nasgraph.hyper import GHNConfig, GraphHyperNetwork, load_ghn, save_ghn
@@ -128,8 +129,13 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_named(folder: Path) -> 
     [
         ({"schema": "nasgraph/ghn/99"}, "schema 'nasgraph/ghn/1'"),
         ({"recipe": "secret"}, "'recipe' .* to be an object"),
-        ({"ops": ["conv2d"]}, "other operators or features"),
-        ({"features": []}, "other operators or features"),
+        ({"ops": ["conv2d"]}, "to have 1 rows"),
+        ({"ops": [*OP_IDS, "teleport"]}, "reads the operator 'teleport', which this version does not know"),
+        ({"ops": ["relu", "relu"]}, "each once"),
+        ({"ops": [1, None]}, "each once"),
+        ({"ops": []}, "a list of operators"),
+        ({"ops": None}, "a list of operators"),
+        ({"features": []}, "other features"),
         ({"sha256": "0" * 64}, "checksum"),
         ({"sha256": None}, "checksum"),
         ({"config": {"dim": 3}}, "exactly the fields"),

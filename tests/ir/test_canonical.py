@@ -181,7 +181,7 @@ def test_networkx_gets_every_node_edge_and_place() -> None:
     result = graph.to_networkx()
     assert networkx.is_directed_acyclic_graph(result)
     assert [result.nodes[i]["op"] for i in range(4)] == ["input", "relu", "tanh", "attention"]
-    assert result.nodes[3]["attrs"] == (("causal", False), ("num_heads", 2))
+    assert result.nodes[3]["attrs"] == (("causal", False), ("num_heads", 2), ("scale", 0.0))
     assert [result.nodes[i]["output"] for i in range(4)] == [(), (), (), (0,)]
     edges = sorted((source, target, data["position"]) for source, target, data in result.edges(data=True))
     assert edges == [(0, 1, 0), (0, 2, 0), (1, 3, 0), (2, 3, 1), (2, 3, 2)]

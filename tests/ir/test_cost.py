@@ -48,3 +48,15 @@ def test_depth_is_the_longest_path() -> None:
     x = graph("input", shape=(4,))
     long = graph("relu", graph("relu", graph("relu", x)))
     assert cost_of(graph.finish(graph("add", long, x))).depth == 5
+
+
+def test_products_of_matrices_and_recurrent_layers() -> None:
+    graph = GraphBuilder()
+    x = graph("input", shape=(5, 8))
+    steps = graph("lstm", x, hidden_size=3)  # 5 steps of 4 gates of 3 cells that read 8 + 3 numbers
+    scores = graph("matmul", steps, graph("permute", steps, order=(1, 0)))  # (5, 3) @ (3, 5)
+    mixed = graph("einsum", scores, steps, equation="ij,jk->ik")  # 5 * 5 * 3
+    table = graph("parameter", shape=(11, 3), role="embedding")
+    result = cost_of(graph.finish(graph("apply_linear", mixed, table)))  # 5 * 3 * 11
+    assert result.multiply_adds == 5 * 12 * 11 + 75 + 75 + 165
+    assert result.num_parameters == 12 * 8 + 12 * 3 + 24 + 33

@@ -101,17 +101,90 @@ def test_every_node_but_inputs_reaches_an_output() -> None:
     check_graph(ComputationalGraph((INPUT, INPUT, RELU), (2,)))
 
 
-def test_integers_go_to_embeddings_only() -> None:
-    tokens = make_node("input", shape=(4,), dtype="int")
-    refused(r"Node 1 \(relu\) can read real numbers only", tokens, RELU, outputs=(1,))
+TOKENS = make_node("input", shape=(4,), dtype="int")
+
+
+def test_integers_go_where_integers_are_read() -> None:
+    refused(r"Node 1 \(relu\) can read real numbers only", TOKENS, RELU, outputs=(1,))
     embedding = make_node("embedding", (0,), num_embeddings=9, dim=2)
     refused(r"Node 1 \(embedding\) can read integers only", INPUT, embedding, outputs=(1,))
-    check_graph(ComputationalGraph((tokens, embedding), (1,)))
+    check_graph(ComputationalGraph((TOKENS, embedding), (1,)))
+    take = make_node("take", (0, 0), axis=0)
+    refused(r"Node 1 \(take\) can read integers only as input 1", INPUT, take, outputs=(1,))
+    check_graph(ComputationalGraph((TOKENS, take), (1,)))
+
+
+def test_types_follow_from_the_operators() -> None:
+    graph = GraphBuilder()
+    ids, x = graph("input", shape=(4,), dtype="int"), graph("input", shape=(4,))
+    nodes = {
+        "int": [
+            graph("add", ids, ids),
+            graph("reshape", ids, shape=(2, 2)),
+            graph("compare", x, ids, kind="lt"),
+            graph("where", ids, ids, ids),
+            graph("affine", ids, scale=2.0, shift=-1.0),
+            graph("cast", x, dtype="int"),
+            graph("constant", shape=(4,), dtype="int"),
+            graph("opaque", x, name="argsort", shape=(4,), dtype="int"),
+            graph("take", ids, ids, axis=0),
+        ],
+        "float": [
+            graph("add", ids, x),
+            graph("concat", ids, x),
+            graph("div", ids, ids),
+            graph("where", ids, ids, x),
+            graph("affine", ids, scale=0.5),
+            graph("cast", ids, dtype="float"),
+            graph("parameter", shape=(4,)),
+            graph("gather", x, ids, axis=0),
+        ],
+    }
+    finished = graph.finish(*nodes["int"], *nodes["float"])
+    assert [finished.dtypes[index] for index in finished.outputs] == ["int"] * 9 + ["float"] * 8
+    assert all(graph.dtype(index) == dtype for dtype, indices in nodes.items() for index in indices)
+
+
+def test_what_the_builder_knows_is_what_is_inferred_anew() -> None:
+    graph = GraphBuilder()
+    unused = graph("linear", graph("input", shape=(9,)), out_features=5)
+    x = graph("linear", graph("input", shape=(4,)), out_features=3)
+    graph("relu", unused)
+    finished = graph.finish(graph("relu", x), x)
+    again = ComputationalGraph(finished.nodes, finished.outputs)
+    assert len(finished) == 4
+    assert (finished.shapes, finished.dtypes, finished.parameters) == (
+        again.shapes,
+        again.dtypes,
+        again.parameters,
+    )
+    assert len(graph) == 6
+
+
+def test_the_builder_writes_arguments_without_an_order_in_ascending_order() -> None:
+    graph = GraphBuilder()
+    x = graph("input", shape=(4,))
+    y = graph("relu", x)
+    finished = graph.finish(graph("sub", y, x), graph("add", y, x, y))
+    assert [node.inputs for node in finished.nodes[2:]] == [(1, 0), (0, 1, 1)]
+
+
+def test_a_graph_with_an_opaque_node_is_valid_and_not_executable() -> None:
+    graph = GraphBuilder()
+    x = graph("input", shape=(4,))
+    assert graph.finish(graph("relu", x)).is_executable
+    assert not graph.finish(graph("opaque", x, name="fft", shape=(4,))).is_executable
 
 
 def test_shapes_fit() -> None:
     other = make_node("input", shape=(5,))
-    refused(r"Node 2 \(add\): expected equal shapes", INPUT, other, make_node("add", (0, 1)), outputs=(2,))
+    refused(
+        r"Node 2 \(add\): expected shapes that broadcast",
+        INPUT,
+        other,
+        make_node("add", (0, 1)),
+        outputs=(2,),
+    )
 
 
 def test_absurd_tensors_are_refused() -> None:

@@ -38,6 +38,14 @@ def image_graph() -> ComputationalGraph:
     x = graph("input", shape=(3, 8, 8))
     x = graph("conv2d", x, out_channels=4, kernel_size=(3, 1), bias=True)
     x = graph("dropout", graph("batch_norm", x, eps=1e-3), p=0.25)
+    x = graph("affine", graph("clamp", x, low=-3.4028234663852886e38, high=1e-3), scale=-0.1)
+    x = graph("pad", graph("roll", x, axis=1, shift=-2), amounts=(1, 1, 0, 0, 0, 0), mode="circular")
+    x = graph("reduce_sum", x, axes=(0,), keepdims=True)
+    x = graph(
+        "conv_transpose3d", graph("reshape", x, shape=(1, 1, 6, 8)), out_channels=2, kernel_size=(1, 2, 1)
+    )
+    x = graph("conv1d", graph("einsum", x, equation="a b c d -> ad"), out_channels=2, kernel_size=2)
+    x = graph("opaque", graph("constant", shape=(2, 2)), x, name="aten.sort.default: [0]", shape=(3, 2, 2))
     x = graph("permute", x, order=(2, 0, 1))
     return graph.finish(graph("linear", graph("flatten", x), out_features=2), x)
 

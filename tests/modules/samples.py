@@ -28,9 +28,12 @@ def single_op_graph(
 ) -> ComputationalGraph:
     """One input node per shape, and one operator that reads them all."""
     graph = GraphBuilder()
-    dtype = "int" if op == "embedding" else "float"
-    sources = [graph("input", shape=shape, dtype=dtype) for shape in input_shapes]
-    if op == "parameter":  # reads nothing, but a graph needs an input
+    reads = OPS[op].reads
+    sources = [
+        graph("input", shape=shape, dtype="int" if reads[min(place, len(reads) - 1)] == "int" else "float")
+        for place, shape in enumerate(input_shapes)
+    ]
+    if OPS[op].num_inputs == (0, 0):  # reads nothing, but a graph needs an input
         return graph.finish(graph(op, **attrs))
     return graph.finish(graph(op, *sources, **attrs))
 
@@ -53,6 +56,18 @@ def random_inputs(
         else:
             tensors.append(torch.randn(shape, generator=rng).to(device, dtype))
     return tensors
+
+
+def random_constants(graph: ComputationalGraph, *, seed: int = 0) -> dict[str, Tensor]:
+    """A value for each constant: normal numbers, or the integers 0 to 2."""
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        f"n{index}.value": torch.randint(0, 3, graph.shapes[index], generator=rng)
+        if graph.dtypes[index] == "int"
+        else torch.randn(graph.shapes[index], generator=rng)
+        for index, node in enumerate(graph.nodes)
+        if node.op == "constant"
+    }
 
 
 def wide_graph() -> ComputationalGraph:

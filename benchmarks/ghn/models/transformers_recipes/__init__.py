@@ -1,0 +1,1 @@
+"""Recipes for model classes of the `transformers` library: class name, inputs, settings of the configuration."""

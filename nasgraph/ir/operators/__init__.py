@@ -1,0 +1,1 @@
+"""The operators by family. `nasgraph.ir.ops` puts the families together into one table."""

@@ -1,0 +1,411 @@
+# ruff: noqa: SIM905  lists of names read better as text
+"""Recording one forward pass of a torch module, without its cost.
+
+The recorder is a `TorchFunctionMode`: it sees every torch function that the module calls. Activations live on the
+meta device, so they have shapes and no memory; the module's own parameters are never touched, copied or moved.
+Whatever depends on neither the inputs nor the parameters (positions, masks, tables) is computed for real, and so
+is what follows from integer inputs alone; a module may therefore branch on it. For the functions that make up
+most of a forward pass, output shapes come from `nasgraph.modules.tracing.shapes`, since torch's own meta kernels
+cost up to half a millisecond each.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C import _functorch
+from torch.overrides import TorchFunctionMode
+
+from nasgraph.errors import TraceError
+from nasgraph.modules.tracing.names import describe, name_of
+from nasgraph.modules.tracing.recording import Call, Recording, Value
+from nasgraph.modules.tracing.shapes import SHAPES
+
+Function = Callable[..., Any]
+
+MAX_CALLS = 100_000
+MAX_KNOWN_ELEMENTS = 2**24
+"""Tensors of known content larger than this are no longer computed: their content counts as unknown."""
+
+QUERIES = frozenset(
+    "shape size dim ndim ndimension dtype is_floating_point is_complex numel nelement element_size stride is_contiguous layout "
+    "requires_grad requires_grad_ is_leaf grad grad_fn names is_sparse is_quantized is_nested is_meta is_cpu is_cuda is_mps is_xpu "
+    "is_mkldnn storage_offset untyped_storage __len__ __hash__ __repr__ _version _base _is_view retain_grad "
+    "is_inference is_shared is_pinned data_ptr has_names is_signed is_same_size register_hook itemsize nbytes result_type "
+    "is_nonzero_ broadcast_shapes __format__ _has_symbolic_sizes_strides is_neg is_conj get_device can_cast "
+    "is_autocast_enabled set_requires_grad".split()
+)
+"""Functions that only ask about a tensor."""
+IN_PLACE_EXCEPTIONS = frozenset(("requires_grad_", "__len__"))
+LOOK_INTO = frozenset(
+    ("item", "__bool__", "__int__", "__float__", "tolist", "numpy", "__index__", "equal", "allclose")
+)
+"""Functions whose answer is the content of a tensor."""
+FACTORIES_LIKE = {
+    "zeros_like": torch.zeros,
+    "ones_like": torch.ones,
+    "empty_like": torch.zeros,
+    "new_zeros": torch.zeros,
+    "new_ones": torch.ones,
+    "new_empty": torch.zeros,
+}
+"""Constants whose shape alone comes from a tensor."""
+MOVES = frozenset(
+    ("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool")
+)
+
+
+class ContentNeededError(Exception):
+    """The module asked for the content of a tensor that has only a shape. The message says where."""
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """ "float", "complex", "bool" or "int"."""
+    if dtype.is_floating_point:
+        return "float"
+    return "bool" if dtype == torch.bool else "complex" if dtype.is_complex else "int"
+
+
+class Recorder(TorchFunctionMode):
+    """Records the torch functions called while it is active.
+
+    Args:
+        module: The module that is going to run; used for the identity of its parameters and buffers only.
+        batch_size: Examples in the batch.
+        real: Run everything on real tensors instead of the meta device. Memory and time are then those of a
+            forward pass.
+    """
+
+    def __init__(self, module: nn.Module, *, batch_size: int, real: bool) -> None:
+        super().__init__()
+        self.recording = Recording(batch_size)
+        self.real = real
+        named = dict(module.named_parameters())
+        self._owned: dict[int, Value] = {
+            id(parameter): Value(tuple(parameter.shape), kind_of(parameter.dtype), parameter=name)
+            for name, parameter in named.items()
+        }
+        tensors = [*named.values(), *module.buffers()]
+        self._device = next((t.device for t in tensors if t.device.type != "meta"), torch.device("cpu"))
+        self._tensors = tensors  # kept alive: identities are looked up
+        self._storages: frozenset[int] | None = None
+        self._twins: dict[int, Tensor] = {}
+        self._wrapped: dict[int, tuple[Tensor, tuple[Value, ...]]] = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._twins.clear()
+
+    def give(self, tensor: Tensor) -> Tensor:
+        """Prepare an input tensor for the module and note it as an input."""
+        is_known = not tensor.is_floating_point() and not tensor.is_complex()
+        given = tensor.detach().clone() if is_known or self.real else _meta(tensor)
+        value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_input=True, is_known=is_known)
+        self.recording.inputs.append(value)
+        return _mark(given, value)
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The value that a tensor stands for; one without history is a constant."""
+        value: Value | None = tensor.__dict__.get("_nasgraph_value")
+        if value is None:
+            value = self._owned.get(id(tensor))
+        if value is None and _functorch.is_functorch_wrapped_tensor(tensor):
+            inner = _innermost(tensor)
+            if "_nasgraph_value" in inner.__dict__ or self._belongs_to_module(inner):
+                raise ContentNeededError("a tensor passes into 'torch.vmap' or 'torch.func.grad'")
+        if value is None and self._wrapped:
+            value = self._from_vmap(tensor)
+        if value is None:
+            value = Value(tuple(tensor.shape), kind_of(tensor.dtype), tensor=tensor.detach())
+        return value
+
+    def _from_vmap(self, tensor: Tensor) -> Value | None:
+        """A tensor that leaves `torch.vmap` is a new object; its memory tells where it comes from."""
+        _, sources = self._wrapped.get(_inner_storage(tensor), (None, ()))
+        if not sources:
+            return None
+        value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=True)
+        self._add(Call("vmap", sources, {}, ()), (value,))
+        _mark(tensor, value)
+        return value
+
+    def __torch_function__(
+        self,
+        func: Function,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run one torch function, or work out its shape, and note it down."""
+        keywords: dict[str, Any] = dict(kwargs) if kwargs else {}
+        name = name_of(func)
+        if name in QUERIES:
+            return func(*args, **keywords)
+        if name == "device":
+            return self._device
+        tensors = _tensors_in(args, keywords)
+        if not any(self._has_history(tensor) for tensor in tensors):
+            return self._run_constant(func, name, args, keywords, tensors)
+        return self._run(func, name, args, keywords, tensors)
+
+    def _has_history(self, tensor: Tensor) -> bool:
+        if "_nasgraph_value" in tensor.__dict__ or id(tensor) in self._owned:
+            return True
+        if not _functorch.is_functorch_wrapped_tensor(tensor):
+            return bool(self._wrapped) and _storage(tensor) in self._wrapped
+        return _inner_storage(tensor) in self._wrapped
+
+    def _run_constant(
+        self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
+    ) -> Any:
+        if tensors and _changes_in_place(name, keywords) and self._belongs_to_module(tensors[0]):
+            return tensors[0]  # running statistics and caches stay as they are
+        if _is_meta_device(keywords.get("device")):
+            keywords["device"] = self._device
+        result = func(*args, **keywords)
+        if name == "getitem" and isinstance(result, Tensor):
+            result.__dict__["_nasgraph_view"] = (args[0], args[1])
+        return result
+
+    def _belongs_to_module(self, tensor: Tensor) -> bool:
+        if self._storages is None:
+            self._storages = frozenset(_storage(t) for t in self._tensors)
+        return _storage(tensor) in self._storages
+
+    def _run(
+        self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
+    ) -> Any:
+        in_place = _changes_in_place(name, keywords)
+        if in_place and self._belongs_to_module(tensors[0]):
+            return tensors[0]
+        is_known = all(self._is_known(tensor) for tensor in tensors)
+        if name in LOOK_INTO and not (is_known or self.real):
+            raise ContentNeededError(
+                f"'{describe(func)}' needs the content of a tensor that depends on the inputs"
+            )
+        if name == "data":
+            return tensors[0]
+        if len(self.recording.calls) >= MAX_CALLS:
+            raise TraceError(
+                f"The forward pass calls more than {MAX_CALLS:,} torch functions; give it a smaller example"
+            )
+        if name == "full_like" and not isinstance(
+            args[1] if len(args) > 1 else keywords["fill_value"], Tensor
+        ):
+            filler = args[1] if len(args) > 1 else keywords["fill_value"]
+            return _make_like("zeros_like", args, keywords, self._device).fill_(filler)
+        if name in FACTORIES_LIKE:
+            return _make_like(name, args, keywords, self._device)
+        noted = Call(name, tuple(map(self._note, args)), {k: self._note(v) for k, v in keywords.items()}, ())
+        if self.real or is_known:
+            result = func(*args, **keywords)
+        else:
+            result = self._run_on_meta(func, name, args, keywords)
+        return self._finish(
+            noted,
+            result,
+            tensors,
+            in_place=in_place,
+            is_known=is_known,
+            index=args[1] if name == "getitem" else None,
+        )
+
+    def _ask(self, func: Function, tensors: list[Tensor]) -> None:
+        if all(not self._has_history(tensor) for tensor in tensors):
+            return
+        question = f"{describe(func)} of a tensor {tuple(tensors[0].shape)}"
+        if question not in self.recording.questions:
+            self.recording.questions.append(question)
+
+    def _run_on_meta(self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        rule = SHAPES.get(name)
+        if rule is not None:
+            result = rule(args, keywords)
+            if result is not None:
+                return result
+        if name in MOVES:
+            return _move(name, _twin(args[0]), args, keywords)
+        swapped = [self._to_meta(argument) for argument in args]
+        keywords = {key: self._to_meta(argument) for key, argument in keywords.items()}
+        if "device" in keywords:
+            keywords["device"] = "meta"
+        try:
+            return func(*swapped, **keywords)
+        except NotImplementedError as error:
+            raise ContentNeededError(f"'{describe(func)}' has no shape rule: {error}") from error
+
+    def _finish(
+        self,
+        call: Call,
+        result: Any,
+        tensors: list[Tensor],
+        *,
+        in_place: bool,
+        is_known: bool,
+        index: Any = None,
+    ) -> Any:
+        if in_place:
+            target = tensors[0]
+            value = Value(tuple(target.shape), kind_of(target.dtype), is_known=is_known)
+            self._add(call, (value,))
+            _mark(target, value)
+            self._write_through(target, value)
+            return target
+        outputs: list[Value] = []
+        for tensor in _flatten(result):
+            if tensor.__dict__.get("_nasgraph_value") is not None or id(tensor) in self._owned:
+                continue  # a function that returned its argument
+            known = is_known and tensor.numel() <= MAX_KNOWN_ELEMENTS
+            outputs.append(Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=known))
+            if call.name == "getitem":
+                tensor.__dict__["_nasgraph_view"] = (tensors[0], index)
+            _mark(tensor, outputs[-1])
+            if _functorch.is_functorch_wrapped_tensor(tensor):
+                sources = tuple(value for value in call.inputs() if value.tensor is None)
+                self._wrapped[_inner_storage(tensor)] = (_innermost(tensor), sources)
+        if outputs:
+            self._add(call, tuple(outputs))
+        return result
+
+    def _add(self, call: Call, outputs: tuple[Value, ...]) -> None:
+        call.outputs = outputs
+        self.recording.calls.append(call)
+
+    def _write_through(self, view: Tensor, written: Value) -> None:
+        """A tensor was changed in place: what it is a view of has changed too."""
+        base, index = view.__dict__.get("_nasgraph_view", (view._base, None))
+        if base is None or id(base) in self._owned or self._belongs_to_module(base):
+            return
+        old = self.value_of(base)
+        new = Value(old.shape, old.dtype)
+        if index is None:
+            self._add(Call("write_view", (old, written), {}, ()), (new,))
+        else:
+            self._add(Call("setitem_", (old, self._note(index), written), {}, ()), (new,))
+        _mark(base, new)
+        self._write_through(base, new)
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        value: Value | None = tensor.__dict__.get("_nasgraph_value")
+        if value is not None:
+            return value.is_known
+        return id(tensor) not in self._owned
+
+    def _note(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return self.value_of(argument)
+        if isinstance(argument, list | tuple):
+            return [self._note(item) for item in argument]
+        if isinstance(argument, dict):
+            return {key: self._note(item) for key, item in argument.items()}
+        return argument
+
+    def _to_meta(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            if argument.device.type == "meta":
+                return argument
+            twin = self._twins.get(id(argument))
+            if twin is None:
+                twin = _meta(argument)
+                if id(argument) in self._owned:
+                    self._twins[id(argument)] = twin
+            return twin
+        if isinstance(argument, list | tuple) and any(
+            isinstance(item, Tensor | list | tuple) for item in argument
+        ):
+            swapped = [self._to_meta(item) for item in argument]
+            return tuple(swapped) if isinstance(argument, tuple) else swapped
+        return argument
+
+
+def _mark(tensor: Tensor, value: Value) -> Tensor:
+    tensor.__dict__["_nasgraph_value"] = value
+    return tensor
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _twin(tensor: Tensor) -> Tensor:
+    return tensor if tensor.device.type == "meta" else _meta(tensor)
+
+
+def _innermost(tensor: Tensor) -> Tensor:
+    """The plain tensor inside the wrappers of `torch.vmap`."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _inner_storage(tensor: Tensor) -> int:
+    return _storage(_innermost(tensor))
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _is_meta_device(device: object) -> bool:
+    return (
+        device is not None and torch.device(str(device)).type == "meta"
+        if isinstance(device, str | torch.device)
+        else False
+    )
+
+
+def _changes_in_place(name: str, keywords: Mapping[str, object]) -> bool:
+    if name.endswith("_") and not name.endswith("__"):
+        return name not in IN_PLACE_EXCEPTIONS
+    return keywords.get("inplace") is True
+
+
+def _tensors_in(args: Sequence[Any], keywords: Mapping[str, Any]) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for argument in (*args, *keywords.values()) if keywords else args:
+        if isinstance(argument, Tensor):
+            tensors.append(argument)
+        elif isinstance(argument, list | tuple):
+            tensors.extend(_tensors_in(argument, {}))
+    return tensors
+
+
+def _flatten(result: object) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, list | tuple):
+        return [tensor for item in result for tensor in _flatten(item)]
+    return []
+
+
+def _make_like(name: str, args: Sequence[Any], keywords: Mapping[str, Any], device: torch.device) -> Tensor:
+    """Zeros or ones of a tensor's shape: constants, whatever the tensor holds."""
+    like: Tensor = args[0]
+    shape = like.shape
+    if name.startswith("new_"):
+        sizes = args[1:] if len(args) > 1 else (keywords.get("size"),)
+        shape = torch.Size(sizes[0] if isinstance(sizes[0], list | tuple) else sizes)
+    return FACTORIES_LIKE[name](shape, dtype=keywords.get("dtype") or like.dtype, device=device)
+
+
+_TYPES = {
+    "float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16,
+    "int": torch.int32, "long": torch.int64, "bool": torch.bool,
+}  # fmt: skip
+
+
+def _move(name: str, tensor: Tensor, args: Sequence[Any], keywords: Mapping[str, Any]) -> Tensor:
+    """`Tensor.to` and its kin on meta: the type may change, the device does not."""
+    dtype = _TYPES.get(name)
+    for argument in (*args[1:], *keywords.values()):
+        if isinstance(argument, torch.dtype):
+            dtype = argument
+        elif isinstance(argument, Tensor):
+            dtype = argument.dtype
+        elif name == "type" and isinstance(argument, str):
+            dtype = getattr(torch, argument.split(".")[-1].removesuffix("Tensor").lower(), tensor.dtype)
+    return tensor.to(dtype) if dtype is not None else tensor
