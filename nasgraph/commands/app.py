@@ -13,7 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from nasgraph.commands import demo, ghn, predict, search, show, spaces, zoo
+from nasgraph.commands import demo, ghn, init, predict, search, show, spaces, trace, zoo
 from nasgraph.commands.options import WrongUsageError
 from nasgraph.errors import ConfigError, NasGraphError, UnknownNameError
 
@@ -31,6 +31,8 @@ app.add_typer(zoo.app, name="zoo")
 app.command("search")(search.search)
 app.command("predict")(predict.predict)
 app.command("show")(show.show)
+app.command("trace")(trace.trace)
+app.command("init")(init.init)
 app.command("demo")(demo.demo)
 
 

@@ -26,7 +26,8 @@ def predict(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="graph.json, architecture.json, an architecture as JSON, a NAS-Bench-201 string, or space:seed.",
+            help="graph.json, architecture.json, an architecture as JSON, a NAS-Bench-201 string, space:seed, "
+            "model.py:factory or model.onnx.",
         ),
     ],
     data: Annotated[

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nasgraph.commands.factories import EXAMPLES, example_inputs, is_factory, load_factory
 from nasgraph.commands.options import WrongUsageError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 FORMS = (
     "a file with a graph or an architecture, an architecture as JSON, a NAS-Bench-201 string (|op~0|+...), "
-    "or space:seed such as convnet:7"
+    "space:seed such as convnet:7, a torch model as model.py:factory, or a model.onnx"
 )
 
 
@@ -35,7 +36,7 @@ def load_target(
     Raises:
         WrongUsageError: If the text has none of the forms, or names no file.
         UnknownNameError: If there is no such search space.
-        NasGraphError: If a file cannot be read, or holds no valid graph or architecture.
+        NasGraphError: If a file cannot be read, or holds no valid graph or architecture, or a model cannot be traced.
     """
     from nasgraph.files import parse_json, read_json
     from nasgraph.spaces import load_space, replay
@@ -57,12 +58,31 @@ def load_target(
         return load_architecture(_nasbench201(text))
     if sampled := _space_and_seed(text, space):
         return sample_of(load(sampled[0]), seed=sampled[1])
+    if is_factory(text):
+        return _from_factory(text, input_shape)
     path = Path(text)
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        return _from_onnx(path)
     if not path.is_file():
         raise WrongUsageError(
             f"There is no file '{text:.200}', and it is no architecture. A TARGET is {FORMS}"
         )
     return _from_json(read_json(path), f"'{path}'", load_architecture)
+
+
+def _from_factory(text: str, input_shape: tuple[int, ...]) -> "ComputationalGraph":
+    from nasgraph.modules import trace
+
+    module, python = load_factory(text)
+    shapes = () if hasattr(python, EXAMPLES) else (",".join(map(str, input_shape)),)
+    return trace(module, example_inputs(python, shapes, ())).graph
+
+
+def _from_onnx(path: Path) -> "ComputationalGraph":
+    from nasgraph.modules import trace
+    from nasgraph.modules.onnx import load_onnx, onnx_example_inputs
+
+    return trace(load_onnx(path), onnx_example_inputs(path)).graph
 
 
 def sample_of(space: "SearchSpace", *, seed: int) -> "Candidate":

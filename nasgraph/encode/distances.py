@@ -64,9 +64,12 @@ def _signed(inputs_of: Sequence[Sequence[int]]) -> NDArray[np.int8]:
         row = rows[node]
         if inputs:
             reach = max(inputs) + 1  # no later node reaches any source
-            nearest = rows[inputs[0]][:reach]
-            for other in inputs[1:]:
-                nearest = np.maximum(nearest, rows[other][:reach], out=row[:reach])
+            if len(inputs) == 1:
+                nearest = rows[inputs[0]][:reach]
+            elif len(inputs) == 2:
+                nearest = np.maximum(rows[inputs[0]][:reach], rows[inputs[1]][:reach], out=row[:reach])
+            else:
+                nearest = near_NN[list(set(inputs)), :reach].max(axis=0)
             np.greater(nearest, 1, out=is_far[:reach])
             np.subtract(nearest, step[:reach], out=row[:reach])
         row[node] = MAX_DISTANCE + 1

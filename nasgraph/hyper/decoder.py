@@ -1,11 +1,13 @@
-"""From node states to parameter tensors of any shape.
+"""From node states to parameter tensors of any shape: blocks that are cropped or tiled.
 
 Letters: T = tensors of one group, D = state size, C = hidden channels, O, I = outputs and inputs of a weight,
-S = spatial positions (kernel height x width), L = length of a vector.
+S = spatial positions (kernel height x width), X = positions of several tensors, P = pairs of an output and an input,
+Z, Y, X in comments = depth, height and width of a kernel, L = length of a vector.
 """
 
-from collections.abc import Sequence
-from math import pi, prod
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from math import prod
 
 import numpy as np
 import torch
@@ -14,10 +16,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasgraph.encode import ParameterSlot
+from nasgraph.hyper.layout import (
+    EPS,
+    MATRIX_KINDS,
+    VECTOR_KINDS,
+    WORKSPACE_BYTES,
+    Group,
+    activate,
+    constant_norm,
+    fitting,
+    group_matrices,
+    grouped,
+    kind_of,
+    repeat_block,
+    size_of,
+    split,
+    split_axes,
+    target_rms,
+    tile,
+)
 
-MATRIX_KINDS = ("weight", "head", "table")
-VECTOR_KINDS = ("bias", "scale", "shift", "head_bias")
-EPS = 1e-8
+STRIP = 512
+"""Pairs of an output and an input that are decoded at a time: the fastest in a sweep from 256 to 8,192."""
+FEW_CHANNELS = 256
 
 
 class _UnitBlocks(torch.autograd.Function):
@@ -81,6 +102,13 @@ class TensorDecoder(nn.Module):
     with y the decoded tensor and g in [-2, 2] a learnt function of the state, at first about 0. So a predicted
     network neither explodes nor dies, however deep it is and whether it has norms or not.
 
+    Tensors of every rank are laid out as `nasgraph.hyper.layout` says: biases, scales and shifts of more than one axis
+    are decoded as vectors, stacks of matrices as one tall matrix, and a kernel with a depth repeats one slice along it
+    (Carreira and Zisserman, "Quo Vadis, Action Recognition?", 2017, section 2.4.1; the fan-in counts the depth).
+
+    With `has_conv`, one more layer, shared by all spatial positions, stands between the two, and one stack serves weights,
+    heads and tables, told apart by a learnt shift of the state: the decoder of GHN-2 and GHN-3.
+
     With `mip`, the decoder reads `[cos(pi/2 s), sin(pi/2 s)]` with s = sigmoid(state), whose norm is constant: the input
     encoding of "Magnitude Invariant Parametrizations Improve Hypernetwork Learning" (Ortiz et al. 2023, section 4).
     Its second part, output added to free parameters, has no counterpart where architectures vary.
@@ -91,26 +119,34 @@ class TensorDecoder(nn.Module):
         max_size: Outputs and inputs of a block; wider tensors are tiled.
         max_kernel: Height and width of a block.
         mip: Use the magnitude-invariant input encoding.
+        has_conv: Put a layer of twice the channels between.
     """
 
-    def __init__(self, dim: int, *, hidden: int, max_size: int, max_kernel: int, mip: bool) -> None:
+    def __init__(
+        self, dim: int, *, hidden: int, max_size: int, max_kernel: int, mip: bool, has_conv: bool = False
+    ) -> None:
         super().__init__()
-        self.max_size, self.max_kernel, self.mip = max_size, max_kernel, mip
+        self.max_size, self.max_kernel, self.mip, self.has_conv = max_size, max_kernel, mip, has_conv
         read = 2 * dim if mip else dim
+        channels = 2 * hidden if has_conv else hidden
+        stacks = ("weight",) if has_conv else MATRIX_KINDS
         self.mix = nn.Sequential(nn.Linear(read, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.gain = nn.Linear(dim, 1)
         nn.init.zeros_(self.gain.weight)
         nn.init.zeros_(self.gain.bias)
         self.spatial = nn.ParameterDict(
-            {kind: _uniform(max_kernel**2, hidden, dim, fan_in=dim) for kind in MATRIX_KINDS}
+            {kind: uniform(max_kernel**2, hidden, dim, fan_in=dim) for kind in stacks}
         )
         self.spatial_bias = nn.ParameterDict(
-            {kind: _uniform(max_kernel**2, hidden, fan_in=dim) for kind in MATRIX_KINDS}
+            {kind: uniform(max_kernel**2, hidden, fan_in=dim) for kind in stacks}
         )
         self.block = nn.ParameterDict(
-            {kind: _uniform(max_size, max_size, hidden, fan_in=hidden) for kind in MATRIX_KINDS}
+            {kind: uniform(max_size, max_size, channels, fan_in=channels) for kind in stacks}
         )
-        self.vector = nn.ParameterDict({kind: _uniform(max_size, dim, fan_in=dim) for kind in VECTOR_KINDS})
+        self.vector = nn.ParameterDict({kind: uniform(max_size, dim, fan_in=dim) for kind in VECTOR_KINDS})
+        if has_conv:
+            self.conv = nn.Linear(hidden, channels)
+            self.kind_shift = nn.ParameterDict({kind: uniform(dim, fan_in=dim) for kind in ("head", "table")})
 
     def forward(
         self, state_TD: Float[Tensor, "tensors dim"], slots: Sequence[ParameterSlot]
@@ -124,10 +160,7 @@ class TensorDecoder(nn.Module):
         Returns:
             One tensor per slot, each of exactly the slot's shape.
         """
-        if self.mip:
-            angle_TD = torch.sigmoid(state_TD) * (pi / 2)
-            state_TD = torch.cat([angle_TD.cos(), angle_TD.sin()], dim=-1)
-        state_TD = self.mix(state_TD)
+        state_TD = self._read(state_TD)
         decoded: dict[int, Tensor] = {}
         for kind in MATRIX_KINDS:
             decoded.update(self._matrices(kind, state_TD, slots))
@@ -135,57 +168,135 @@ class TensorDecoder(nn.Module):
             decoded.update(self._vectors(kind, state_TD, slots))
         return tuple(decoded[row].reshape(slot.shape) for row, slot in enumerate(slots))
 
-    def _matrices(self, kind: str, state_TD: Tensor, slots: Sequence[ParameterSlot]) -> dict[int, Tensor]:
-        by_kernel: dict[tuple[int, int], list[int]] = {}
-        for row, slot in enumerate(slots):
-            if _kind_of(slot) == kind:
-                by_kernel.setdefault(self._kernel_of(slot), []).append(row)
-        groups: dict[tuple[tuple[int, int], tuple[int, int]], tuple[list[int], Tensor, Tensor]] = {}
-        for kernel, rows in by_kernel.items():
-            group_TD = state_TD[torch.tensor(rows, device=state_TD.device)]
-            hidden_TSC = self._hidden(kind, kernel, group_TD)
-            scale_T = self.gain(group_TD).flatten().clamp(-2, 2).exp() * group_TD.new_tensor(
-                [_target_rms(kind, slots[row]) for row in rows]
-            )
-            by_size: dict[tuple[int, int], list[int]] = {}
-            for place, row in enumerate(rows):
-                by_size.setdefault(self._size_of(slots[row]), []).append(place)
-            for size, places in by_size.items():
-                index = torch.tensor(places, device=state_TD.device)
-                groups[kernel, size] = ([rows[place] for place in places], hidden_TSC[index], scale_T[index])
-        if not groups:
-            return {}
-        blocks = _UnitBlocks.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            self.block[kind],
-            tuple(size for _, size in groups),
-            *(hidden for _, hidden, _ in groups.values()),
-            *(scale for _, _, scale in groups.values()),
-        )
-        result: dict[int, Tensor] = {}
-        for (kernel, _), (rows, _, _), block_TOIS in zip(groups, groups.values(), blocks, strict=True):
-            for row, w_OIHW in zip(rows, block_TOIS.unflatten(-1, kernel).unbind(0), strict=True):
-                result[row] = _tile(w_OIHW, slots[row].shape)
-        return result
+    @torch.no_grad()
+    def write(
+        self,
+        state_TD: Float[Tensor, "tensors dim"],
+        slots: Sequence[ParameterSlot],
+        tensors: Sequence[Tensor],
+        *,
+        dtype: torch.dtype = torch.float32,
+        max_bytes: int = WORKSPACE_BYTES,
+    ) -> None:
+        """Decode into tensors that exist, without gradients.
 
-    def _hidden(self, kind: str, kernel: tuple[int, int], state_TD: Tensor) -> Tensor:
+        Each block is written where it belongs, scaled there, and then tiled; nothing of a tensor's full size is
+        allocated.
+
+        Args:
+            state_TD: State of the node that owns each tensor.
+            slots: What to predict.
+            tensors: Where to: contiguous, of the slots' shapes.
+            dtype: Precision of the products.
+            max_bytes: Memory for hidden vectors and products.
+        """
+        state_TD = self._read(state_TD)
+        groups = group_matrices(slots, MATRIX_KINDS, max_size=self.max_size, max_kernel=self.max_kernel)
+        for name, block_OIC in self.block.items():
+            own = {row: group for group in groups for row in group.rows if self._stack_of(group.kind) == name}
+            is_wide = block_OIC.shape[2] > FEW_CHANNELS  # then one pass over the block serves all kernels
+            bytes_each = [
+                prod(group.kernel) * (block_OIC.shape[2] + STRIP) * block_OIC.element_size()
+                for group in own.values()
+            ]
+            for rows in fitting(list(own), bytes_each, max_bytes):
+                hidden = self._hidden_of(rows, own, state_TD)
+                scale_T = self._scale(state_TD[_index(rows, state_TD)], [slots[row] for row in rows])
+                scales = dict(zip(rows, scale_T.unbind(), strict=True))
+                keys = [(own[row].size, own[row].kernel == (1, 1) or is_wide) for row in rows]
+                for (size, _), some in grouped(keys):
+                    picked = [rows[place] for place in some]
+                    _write_blocks(
+                        block_OIC[: size[0], : size[1]],
+                        [hidden[row] for row in picked],
+                        [scales[row] for row in picked],
+                        [own[row].kernel for row in picked],
+                        [tensors[row].view(size_of(slots[row])) for row in picked],
+                        dtype,
+                    )
+        for kind in VECTOR_KINDS:
+            rows = [row for row, slot in enumerate(slots) if kind_of(slot) == kind]
+            for length, places in grouped([prod(slots[row].shape) for row in rows]):
+                same = [rows[place] for place in places]
+                for some in fitting(same, [length * state_TD.element_size()] * len(same), max_bytes):
+                    value_TL = activate(kind, state_TD[_index(some, state_TD)] @ self.vector[kind].T)
+                    for row, value_L in zip(some, tile(value_TL, (len(some), length)), strict=True):
+                        tensors[row].view(-1).copy_(value_L)
+
+    def _read(self, state_TD: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(constant_norm(state_TD) if self.mip else state_TD)
+        return mixed
+
+    def _stack_of(self, kind: str) -> str:
+        """The name of the maps that decode a kind."""
+        return "weight" if self.has_conv else kind
+
+    def _stack(self, kind: str, kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Weights and biases of the first map for a centred window of the block's spatial grid."""
+        name = self._stack_of(kind)
+        if kernel == (self.max_kernel, self.max_kernel):
+            return self.spatial[name], self.spatial_bias[name]
         positions = self._centre(*kernel)
-        spatial_SCD, bias_SC = self.spatial[kind][positions], self.spatial_bias[kind][positions]
+        return self.spatial[name][positions], self.spatial_bias[name][positions]
+
+    def _hidden(self, kind: str, stack: tuple[Tensor, Tensor], state_TD: Tensor) -> Tensor:
+        spatial_SCD, bias_SC = stack
+        if self.has_conv and kind in self.kind_shift:
+            state_TD = state_TD + self.kind_shift[kind]
         hidden_TSC: Tensor = F.gelu(torch.einsum("td,scd->tsc", state_TD, spatial_SCD) + bias_SC)
+        if self.has_conv:
+            deeper_TSC: Tensor = F.gelu(self.conv(hidden_TSC))
+            return deeper_TSC
         return hidden_TSC
 
-    def _kernel_of(self, slot: ParameterSlot) -> tuple[int, int]:
-        height, width = (*slot.shape[2:4], 1, 1)[:2]
-        return min(height, self.max_kernel), min(width, self.max_kernel)
+    def _scale(self, state_TD: Tensor, slots: Sequence[ParameterSlot]) -> Tensor:
+        """Root mean square that each matrix shall have."""
+        wanted_T = state_TD.new_tensor([target_rms(slot) for slot in slots])
+        scale_T: Tensor = self.gain(state_TD).flatten().clamp(-2, 2).exp() * wanted_T
+        return scale_T
 
-    def _size_of(self, slot: ParameterSlot) -> tuple[int, int]:
-        return min(slot.shape[0], self.max_size), min(slot.shape[1], self.max_size)
+    def _matrices(self, kind: str, state_TD: Tensor, slots: Sequence[ParameterSlot]) -> dict[int, Tensor]:
+        groups = group_matrices(slots, [kind], max_size=self.max_size, max_kernel=self.max_kernel)
+        if not groups:
+            return {}
+        hidden: list[Tensor] = []
+        scales: list[Tensor] = []
+        for kernel, run in groupby(groups, key=lambda group: group.kernel):
+            counts, rows = zip(*((len(group.rows), group.rows) for group in run), strict=True)
+            of_kernel = [row for rows_of_group in rows for row in rows_of_group]
+            own_TD = state_TD[_index(of_kernel, state_TD)]
+            hidden += split(self._hidden(kind, self._stack(kind, kernel), own_TD), counts)
+            scales += split(self._scale(own_TD, [slots[row] for row in of_kernel]), counts)
+        blocks = _UnitBlocks.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.block[self._stack_of(kind)],
+            tuple(group.size for group in groups),
+            *hidden,
+            *scales,
+        )
+        result: dict[int, Tensor] = {}
+        for group, block_TOIS in zip(groups, blocks, strict=True):
+            for row, w_OIHW in zip(
+                group.rows, block_TOIS.view(*block_TOIS.shape[:3], 1, *group.kernel).unbind(0), strict=True
+            ):
+                result[row] = tile(w_OIHW, size_of(slots[row]))
+        return result
+
+    def _hidden_of(
+        self, rows: Sequence[int], groups: Mapping[int, Group], state_TD: Tensor
+    ) -> dict[int, Tensor]:
+        """The hidden vectors [positions, channels] of some matrices."""
+        hidden: dict[int, Tensor] = {}
+        for (kind, kernel), places in grouped([(groups[row].kind, groups[row].kernel) for row in rows]):
+            own = [rows[place] for place in places]
+            hidden_TSC = self._hidden(kind, self._stack(kind, kernel), state_TD[_index(own, state_TD)])
+            hidden.update(zip(own, hidden_TSC.unbind(), strict=True))
+        return hidden
 
     def _vectors(self, kind: str, state_TD: Tensor, slots: Sequence[ParameterSlot]) -> dict[int, Tensor]:
-        rows = [row for row, slot in enumerate(slots) if _kind_of(slot) == kind]
+        rows = [row for row, slot in enumerate(slots) if kind_of(slot) == kind]
         if not rows:
             return {}
-        y_TL = state_TD[torch.tensor(rows, device=state_TD.device)] @ self.vector[kind].T
-        value_TL = 2 * torch.sigmoid(y_TL / 2) if kind == "scale" else torch.tanh(y_TL / 5)
+        value_TL = activate(kind, state_TD[_index(rows, state_TD)] @ self.vector[kind].T)
         lengths = [prod(slots[row].shape) for row in rows]
         index = np.concatenate(
             [t * self.max_size + np.arange(n) % self.max_size for t, n in enumerate(lengths)]
@@ -200,32 +311,67 @@ class TensorDecoder(nn.Module):
         return grid[top : top + height, left : left + width].flatten()
 
 
-def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+def _write_blocks(
+    corner_OIC: Tensor,
+    hidden: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    kernels: Sequence[tuple[int, int]],
+    outs: Sequence[Tensor],
+    dtype: torch.dtype,
+) -> None:
+    """Decode tensors whose blocks have one size: `hidden[t]` [S, C] to `outs[t]` [outputs, inputs, Z, Y, X].
+
+    The corner is read once, in strips that stay in the cache with their products: large blocks would otherwise be
+    copied where they are sliced or converted. Products go where they belong, and are scaled when their size is known.
+    """
+    outputs, inputs, C = corner_OIC.shape
+    counts = [len(hidden_SC) for hidden_SC in hidden]
+    joined_XC = torch.cat(list(hidden))
+    reduced_XC = joined_XC if dtype == torch.float32 else joined_XC.to(dtype)
+    regions = [
+        out[:outputs, :inputs, 0, :height, :width] for out, (height, width) in zip(outs, kernels, strict=True)
+    ]
+    squares_X = joined_XC.new_zeros(len(joined_XC))
+    step = max(1, max(STRIP, min(2**20 // len(joined_XC), 2**20 // C)) // inputs)
+    # With few channels the products are quick, and kernels are better made in the order in which they are written.
+    by_pair = C <= FEW_CHANNELS and max(counts) > 1
+    is_whole = step >= outputs
+    for first in range(0, outputs, step):
+        strip_PC = corner_OIC[first : first + step].reshape(-1, C).to(reduced_XC.dtype)
+        product = strip_PC @ reduced_XC.T if by_pair else reduced_XC @ strip_PC.T
+        y_XP = (product.T if by_pair else product).to(joined_XC.dtype)
+        squares_X += torch.linalg.vector_norm(y_XP, dim=1).square()
+        if is_whole:
+            factors = _factors(squares_X, scales, counts, outputs * inputs)
+        for t, (y_SP, kernel) in enumerate(zip(split(y_XP, counts), kernels, strict=True)):
+            y_OIYX = split_axes(split_axes(y_SP, 1, (-1, inputs)), 0, kernel).permute(2, 3, 0, 1)
+            if is_whole:
+                torch.mul(y_OIYX, factors[t], out=regions[t])
+            else:
+                regions[t][first : first + step].copy_(y_OIYX)
+    if not is_whole:
+        for region, factor in zip(
+            regions, _factors(squares_X, scales, counts, outputs * inputs), strict=True
+        ):
+            region.mul_(factor)
+    for out, region in zip(outs, regions, strict=True):
+        repeat_block(out, (*region.shape[:2], 1, *region.shape[2:]))
+
+
+def _factors(
+    squares_X: Tensor, scales: Sequence[Tensor], counts: Sequence[int], num_pairs: int
+) -> list[Tensor]:
+    """What makes each tensor's root mean square what it shall be, from sums of squares at each position."""
+    return [
+        scale * torch.rsqrt(squares_S.sum() / (len(squares_S) * num_pairs) + EPS)
+        for scale, squares_S in zip(scales, split(squares_X, counts), strict=True)
+    ]
+
+
+def uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """First values of a map: uniform in +-1 / sqrt(fan_in)."""
     return nn.Parameter(torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
 
 
-def _kind_of(slot: ParameterSlot) -> str:
-    """Which output layer decodes a slot."""
-    if len(slot.shape) > 1:
-        return "table" if slot.role in ("embedding", "position") else "head" if slot.is_head else "weight"
-    if slot.role == "position":
-        return "shift"  # a free vector starts near zero, like a shift
-    return "head_bias" if slot.is_head and slot.role == "bias" else slot.role
-
-
-def _target_rms(kind: str, slot: ParameterSlot) -> float:
-    rms: dict[str, float] = {
-        "weight": (2 / slot.fan_in) ** 0.5,
-        "head": (1 / slot.fan_in) ** 0.5,
-        "table": 0.02,
-    }
-    return rms[kind]
-
-
-def _tile(w_OIHW: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Repeat a block along the axes where it is too small, and crop it to `shape` (axes beyond four are folded)."""
-    full = (*shape[:3], prod(shape[3:])) if len(shape) > 3 else (*shape, *(1,) * (4 - len(shape)))
-    if tuple(w_OIHW.shape) == full:
-        return w_OIHW
-    repeats = [-(-size // have) for size, have in zip(full, w_OIHW.shape, strict=True)]
-    return w_OIHW.repeat(repeats)[: full[0], : full[1], : full[2], : full[3]].contiguous()
+def _index(rows: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(rows, device=like.device)

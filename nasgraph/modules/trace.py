@@ -1,10 +1,11 @@
 """Any torch module as a computational graph, with the parameter that each node owns."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,12 @@ from nasgraph.modules.tracing.composite import RULES as COMPOSITE
 from nasgraph.modules.tracing.elementwise import RULES as ELEMENTWISE
 from nasgraph.modules.tracing.layers import RULES as LAYERS
 from nasgraph.modules.tracing.lowering import Batch, Lowering, Owner, Rule, split_axis
-from nasgraph.modules.tracing.recorder import ContentNeededError, Recorder
+from nasgraph.modules.tracing.recorder import (
+    BufferChangedError,
+    ContentNeededError,
+    HistoryLostError,
+    Recorder,
+)
 from nasgraph.modules.tracing.recording import Recording, Value
 from nasgraph.modules.tracing.structure import RULES as STRUCTURE
 
@@ -30,32 +36,9 @@ RULES: Mapping[str, Rule] = {**STRUCTURE, **ELEMENTWISE, **LAYERS, **COMPOSITE}
 ExampleInputs = Tensor | Sequence[object] | Mapping[str, object]
 Route = Literal["meta", "export", "real"]
 
-META_PRIMES = (
-    101,
-    103,
-    107,
-    109,
-    113,
-    127,
-    131,
-    137,
-    139,
-    149,
-    151,
-    157,
-    163,
-    167,
-    173,
-    179,
-    181,
-    191,
-    193,
-    197,
-    199,
-    211,
-    223,
-)
-REAL_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+META_PRIMES = (107, 109, 113, 131, 137, 139, 149, 151, 163, 167, 173, 179, 181, 191, 193, 199, 211, 223)
+REAL_PRIMES = (11, 13, 19, 23, 29, 31, 41, 43, 47)
+"""Batch sizes, without those that are one more than a square or a power of two: an image has that many tokens."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +72,9 @@ class TracedGraph:
         constants: Content of the graph's constants by the name `n<node>.value`, as `build` takes them.
         statistics: Running statistics of the batch norms by name, the module's own tensors.
         unused: Parameters of the module that no output depends on.
-        specialised: Questions that the forward pass asked about values that follow from its inputs, such as "is any token masked".
-            The graph holds for inputs that give the same answers.
+        specialised: What the graph holds for only: questions that the forward pass asked about the content of tensors that follow
+            from its inputs, such as "is any token masked", and random numbers that it drew. For inputs with other answers the
+            module may compute something else.
         opaque: Operators that the graph language cannot express, with their number. Without any, the graph can be built and
             computes what the module computes.
         reasons: For each opaque operator, why it is.
@@ -197,24 +181,46 @@ def trace(
         way = ways.pop(0)
         try:
             recording = _record(module, leaves, call, way)
+        except TraceError:
+            raise
         except Exception as error:
             logger.debug("Tracing by %s failed", way, exc_info=True)
             failures.append((way, error))
             if route is None and way == "meta":
-                ways = ["real", "export"] if isinstance(error, ContentNeededError) else ["export", "real"]
+                ways = _other_ways(error)
             continue
         return _write(module, recording, way, allow_unknown=allow_unknown)
     raise _explain(module, failures) from failures[-1][1]
 
 
+def _other_ways(error: Exception) -> list[Route]:
+    """What to try where the pass on the meta device fails."""
+    if isinstance(error, HistoryLostError):
+        return []  # on real tensors the loss would not show
+    return ["real", "export"] if isinstance(error, ContentNeededError) else ["export", "real"]
+
+
 def _explain(module: nn.Module, failures: Sequence[tuple[Route, Exception]]) -> TraceError:
     """The error that helps most: that of real tensors, where one of them ran, since it is what the user would see."""
     way, error = next((f for f in failures if f[0] == "real"), failures[-1])
-    if isinstance(error, TraceError):
-        return error
+    if isinstance(error, HistoryLostError):
+        return TraceError(f"{type(module).__name__} cannot be traced: {error}")
     return TraceError(
-        f"The forward pass of {type(module).__name__} fails on the example inputs ({way}): {type(error).__name__}: {error}"
+        f"The forward pass of {type(module).__name__} fails on the example inputs ({way}){_place(module, error)}: "
+        f"{type(error).__name__}: {error}"
     )
+
+
+def _place(module: nn.Module, error: BaseException) -> str:
+    """Which child the error comes from, in words: the innermost whose forward pass was running."""
+    names = {id(child): name for name, child in module.named_modules() if name}
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        running = frame.tb_frame.f_locals.get("self")
+        if id(running) in names and isinstance(running, nn.Module):
+            found = f" in '{names[id(running)]}' ({type(running).__name__})"
+        frame = frame.tb_next
+    return found
 
 
 def _refuse(module: nn.Module) -> None:
@@ -287,27 +293,59 @@ def _record(
     given_ids = frozenset(id(tensor) for tensor in tensors)
     size = _prime(module, leaves, REAL_PRIMES if way == "real" else META_PRIMES)
     runner = _exported(module, leaves, call, size, given_ids) if way == "export" else module
-    recorder = Recorder(runner, batch_size=size, real=way == "real")
-    repeated = [
-        recorder.give(_repeat(leaf, size, content=way == "real" or not leaf.is_floating_point()))
-        if isinstance(leaf, Tensor) and id(leaf) in given_ids
-        else leaf
-        for leaf in leaves
-    ]
-    with _untouched(runner), torch.no_grad(), torch.random.fork_rng(devices=[]), recorder:
-        returned = call(runner, repeated)
-    recording = recorder.recording
+
+    def run(*, own_buffers: bool) -> tuple[Recorder, object]:
+        with _untouched(runner), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            if own_buffers:
+                _copy_buffers(runner)
+            recorder = Recorder(runner, batch_size=size, real=way == "real", has_own_buffers=own_buffers)
+            repeated = [
+                recorder.give(_repeat(leaf, size, content=way == "real" or not leaf.is_floating_point()))
+                if isinstance(leaf, Tensor) and id(leaf) in given_ids
+                else leaf
+                for leaf in leaves
+            ]
+            with recorder:
+                return recorder, call(runner, repeated)
+
+    try:
+        recorder, returned = run(own_buffers=False)
+    except BufferChangedError:
+        recorder, returned = run(own_buffers=True)
+    _note_outputs(module, recorder, returned)
+    return recorder.recording
+
+
+def _copy_buffers(module: nn.Module) -> None:
+    """Give a module buffers of its own, which it may change; one that stands in two places stays one."""
+    copies: dict[int, Tensor] = {}
+    for holder in module.modules():
+        for name, buffer in holder._buffers.items():
+            if buffer is not None:
+                holder._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+
+
+def _note_outputs(module: nn.Module, recorder: Recorder, returned: object) -> None:
+    """Note every tensor returned that depends on inputs or parameters.
+
+    Raises:
+        TraceError: If there is none.
+    """
+    named = list(_named_tensors(returned))
     seen = set()
-    for path, tensor in _named_tensors(returned):
+    for path, tensor in named:
         value = recorder.value_of(tensor)
-        if value.tensor is None and not value.parameter and value not in seen:
+        if value.tensor is None and not value.parameter and value not in seen and 0 not in value.shape:
             seen.add(value)
-            recording.outputs.append((path, value))
-    if not recording.outputs:
-        raise TraceError(
-            f"{type(module).__name__} returns no tensor that depends on its inputs or parameters"
-        )
-    return recording
+            recorder.recording.outputs.append((path, value))
+    if recorder.recording.outputs:
+        return
+    name = type(module).__name__
+    if not named:
+        raise TraceError(f"{name} returns no tensor (got {type(returned).__name__})")
+    if any(tensor.numel() == 0 for _, tensor in named):
+        raise TraceError(f"{name} returns nothing but empty tensors for the example inputs; try other examples")
+    raise TraceError(f"{name} returns no tensor that depends on its inputs or parameters")
 
 
 def _exported(
@@ -348,7 +386,11 @@ def _quiet(name: str) -> Iterator[None]:
     try:
         for each in loggers:
             each.setLevel(logging.CRITICAL)
-        yield
+        with ExitStack() as stack:
+            sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123  the null device is no path
+            stack.enter_context(redirect_stdout(sink))
+            stack.enter_context(redirect_stderr(sink))
+            yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
@@ -372,6 +414,10 @@ def _named_tensors(returned: object) -> Iterator[tuple[str, Tensor]]:
     for path, leaf in pytree.tree_flatten_with_path(returned)[0]:
         if isinstance(leaf, Tensor):
             yield pytree.keystr(path), leaf
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            for field in fields(leaf):
+                for inner, tensor in _named_tensors(getattr(leaf, field.name)):
+                    yield f"{pytree.keystr(path)}.{field.name}{inner}", tensor
 
 
 @contextmanager
@@ -382,6 +428,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     at the first forward pass.
     """
     holders = list(module.modules())
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     kept = [(holder.__dict__, dict(holder.__dict__)) for holder in holders]
     contents = [
         (part, part.copy() if part else None)
@@ -401,6 +448,9 @@ def _untouched(module: nn.Module) -> Iterator[None]:
                 _put_back(part, content if isinstance(content, dict) else {})
             elif len(content or ()) != len(part):
                 part[:] = content or []
+        for parameter, requires_grad in wanted:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
 
 
 def _put_back(current: dict[Any, Any], before: Mapping[Any, Any]) -> None:

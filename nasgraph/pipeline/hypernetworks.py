@@ -53,16 +53,27 @@ def find_ghn(wanted: str, data: SearchData, space: str) -> Path | None:
         return next(
             (path for path in shipped.values() if _misfit(recipe_of(path), data, space) is None), None
         )
-    folder = shipped.get(wanted, Path(wanted))
-    if not folder.is_dir():
-        raise UnknownNameError(
-            "graph hypernetwork", wanted, shipped, hint="A folder works, too: see 'nasgraph ghn list'."
-        )
+    folder = named_ghn(wanted)
     recipe = recipe_of(folder)
     if recipe.get("input_shape") != list(data.input_shape) or recipe.get("num_classes") != data.num_classes:
         raise CheckpointError(
             f"The hypernetwork '{wanted}' predicts for inputs {recipe.get('input_shape')} and {recipe.get('num_classes')} "
             f"classes; '{data.name}' has {list(data.input_shape)} and {data.num_classes}. Train one with 'nasgraph ghn train'"
+        )
+    return folder
+
+
+def named_ghn(wanted: str) -> Path:
+    """Folder of a shipped hypernetwork by its name, or the folder that is named itself.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    shipped = shipped_ghns()
+    folder = shipped.get(wanted, Path(wanted))
+    if not folder.is_dir():
+        raise UnknownNameError(
+            "graph hypernetwork", wanted, shipped, hint="A folder works, too: see 'nasgraph ghn list'."
         )
     return folder
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from torch_geometric.utils import is_undirected
 
-from nasgraph.encode import GraphBatch, batch_graphs, encode, from_pyg, to_pyg
+from nasgraph.encode import GraphBatch, batch_graphs, encode, from_pyg, signed_distances, to_pyg
 from nasgraph.ir import GraphBuilder
 from tests.modules.samples import SPACES, sampled_graphs, wide_graph
 
 GRAPHS = [wide_graph(), *(graph for space in SPACES for graph in sampled_graphs(space, 2))]
-TENSORS = [field.name for field in fields(GraphBatch) if field.name != "slots" and not field.name.startswith("band")]
+TENSORS = [
+    field.name for field in fields(GraphBatch) if field.name != "slots" and not field.name.startswith("band")
+]
 
 
 def tensor(batch: GraphBatch, name: str) -> Tensor:
@@ -32,13 +34,13 @@ def test_each_graph_fills_its_row_and_padding_comes_last() -> None:
         assert np.array_equal(batch.op_BN[b, :n], encoded.op_N)
         assert np.array_equal(batch.features_BNF[b, :n], encoded.features_NF)
         assert np.array_equal(batch.level_BN[b, :n], encoded.level_N)
-        assert np.array_equal(batch.distance_BNN[b, :n, :n], encoded.distance_NN)
+        assert np.array_equal(tensor(batch, "distance_BNN")[b, :n, :n], signed_distances(graph))
         assert batch.mask_BN[b].tolist() == [True] * n + [False] * (N - n)
         own = batch.edge_index[:, batch.edge_index[0] // N == b] - b * N
         assert np.array_equal(own, encoded.edges_2E)
         assert batch.slots[b] == encoded.slots
-        for padding in (batch.op_BN[b, n:], batch.features_BNF[b, n:], batch.distance_BNN[b, n:],
-                        batch.distance_BNN[b, :, n:]):  # fmt: skip
+        for padding in (batch.op_BN[b, n:], batch.features_BNF[b, n:], tensor(batch, "distance_BNN")[b, n:],
+                        tensor(batch, "distance_BNN")[b, :, n:]):  # fmt: skip
             assert not padding.any()
         assert (batch.level_BN[b, n:] == -1).all()
 
@@ -51,6 +53,22 @@ def test_graphs_that_are_encoded_already_give_the_same_batch() -> None:
 def test_a_batch_needs_a_graph() -> None:
     with pytest.raises(ValueError, match="at least one graph"):
         batch_graphs([])
+
+
+def test_a_graph_with_a_band_is_alone_in_its_batch() -> None:
+    large = encode(GRAPHS[1], max_dense_nodes=1)
+    assert large.band is not None
+    batch = batch_graphs([large])
+    assert batch.distance_BNN is None
+    assert batch.band_order_N is not None
+    assert batch.band_distance_KWV is not None
+    assert np.array_equal(batch.band_order_N, large.band.order_N)
+    assert np.array_equal(batch.band_distance_KWV, large.band.distance_KWV)
+    moved = batch.to("meta")
+    assert moved.band_order_N is not None
+    assert moved.band_order_N.is_meta
+    with pytest.raises(ValueError, match=r"has to be alone in its batch \(got 2 graphs\)"):
+        batch_graphs([large, GRAPHS[0]])
 
 
 def test_a_batch_moves_to_a_device_as_a_whole() -> None:
@@ -96,5 +114,5 @@ def test_data_has_every_edge_both_ways_and_every_path_as_a_virtual_edge(index: i
     assert virtual == {*closure.edges, *((target, source) for source, target in closure.edges)}
     assert torch.equal(
         data.virtual_distance,
-        torch.from_numpy(encode(graph).distance_NN).long()[tuple(data.virtual_edge_index)],
+        torch.from_numpy(signed_distances(graph)).long()[tuple(data.virtual_edge_index)],
     )

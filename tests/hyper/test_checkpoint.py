@@ -1,8 +1,9 @@
 """Hypernetworks on disk: what is written can be read, and what is damaged or foreign is refused in words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from nasgraph.hyper import GHNConfig, GraphHyperNetwork, load_ghn, save_ghn
 from nasgraph.hyper.checkpoint import CONFIG, WEIGHTS, ghn_config_from_json, load_tensors, save_tensors
 from tests.hyper.disks import full_disk
 from tests.hyper.toy import ENCODERS, Encoder, tiny_config
-from tests.modules.samples import wide_graph
+from tests.modules.samples import SPACES, sampled_graphs, wide_graph
 
 RECIPE: dict[str, Json] = {"data": "digits", "spaces": ["toy"], "steps": 3}
 
@@ -54,6 +55,58 @@ def test_reading_gives_what_was_written(tmp_path: Path, encoder: Encoder, mip: b
     assert all(parameter.requires_grad for parameter in read.parameters())
     (ours,), (theirs,) = ghn.predict([wide_graph()]), read.predict([wide_graph()])
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_file_that_knows_fewer_operators_in_another_order_predicts_the_same(
+    folder: Path, tmp_path: Path
+) -> None:
+    ghn, graph = GraphHyperNetwork(tiny_config(), seed=1).eval(), wide_graph()
+    used = {node.op for node in graph.nodes}
+    known = [op for op in reversed(OP_IDS) if op in used or op < "m"]
+    assert len(known) < len(OP_IDS)
+    tensors = load_file(folder / WEIGHTS)
+    rows = tensors["encoder.embed.op.weight"][[OP_IDS[op] for op in known]]
+    save_tensors(folder / WEIGHTS, {**tensors, "encoder.embed.op.weight": rows})
+    change_config(folder, ops=known, sha256=sha256_of(folder / WEIGHTS))
+    read, _ = load_ghn(folder)
+    own = read.state_dict()["encoder.embed.op.weight"]
+    for op, index in OP_IDS.items():
+        expected = rows[known.index(op)] if op in known else rows.mean(0)
+        assert torch.equal(own[index], expected)
+    (ours,), (theirs,) = read.predict([graph]), ghn.predict([graph])
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_shipped_hypernetwork_predicts_what_it_predicted_when_it_was_trained(space: str) -> None:
+    """`ghn_digits.json` was written by the version that trained it, when there were 32 operators."""
+    recorded = json.loads((Path(__file__).parent / "ghn_digits.json").read_text())[space]
+    root = Path(__file__).parents[2]
+    ghn, _ = load_ghn(root / "zoo" / "ghn-digits")
+    graphs = sampled_graphs(space, len(recorded), seed=9)
+    for expected, parameters in zip(recorded, ghn.predict(graphs), strict=True):
+        assert list(parameters) == list(expected)
+        for name, tensor in parameters.items():
+            probe = torch.cos(torch.arange(tensor.numel(), dtype=torch.double))
+            flat = tensor.double().flatten()
+            numbers = torch.stack([(flat * probe).sum(), flat.norm()])
+            scale = float(expected[name][1]) + 1e-3
+            torch.testing.assert_close(
+                numbers, torch.tensor(expected[name], dtype=torch.double), rtol=0, atol=1e-4 * scale
+            )
+
+
+@pytest.mark.parametrize("decoder", ["conv", "low_rank"])
+def test_every_decoder_can_be_written_and_read(tmp_path: Path, decoder: Literal["conv", "low_rank"]) -> None:
+    ghn = GraphHyperNetwork(replace(tiny_config(), decoder=decoder, rank=4, max_low_rank=64), seed=1)
+    save_ghn(ghn, tmp_path, recipe=RECIPE)
+    read, _ = load_ghn(tmp_path)
+    assert read.config == ghn.config
+    assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in ghn.state_dict().items())
+
+
+def test_a_configuration_from_before_there_were_decoders_is_tiled() -> None:
+    assert ghn_config_from_json(VALID, source="a test").decoder == "tiled"
 
 
 def test_a_hypernetwork_is_two_files_that_are_no_pickles(folder: Path) -> None:
@@ -163,6 +216,9 @@ def test_a_document_that_is_no_object_is_refused(folder: Path, text: str) -> Non
         ({"dim": True}, "'dim' .* of type int"),
         ({"dim": "16"}, "'dim' .* of type int"),
         ({"mip": 1}, "'mip' .* of type bool"),
+        ({"decoder": "mlp"}, "'decoder' .* one of 'tiled', 'conv', 'low_rank'"),
+        ({"rank": 0}, "'rank' between 1 and 4096"),
+        ({"max_low_rank": 2**21}, "'max_low_rank' between 1 and 1048576"),
         ({"encoder": "rnn"}, "'encoder' .* one of 'transformer', 'gated'"),
         ({"encoder": ["gated"]}, "'encoder'"),
         ({"dim": 0}, "'dim' between 1 and 4096"),

@@ -58,6 +58,8 @@ def naive_vector(decoder: TensorDecoder, kind: str, mixed: list[float], length: 
 
 def naive_matrix(decoder: TensorDecoder, kind: str, mixed: list[float], slot: ParameterSlot) -> list[float]:
     outputs, inputs, *space = slot.shape
+    if kind == "table":  # a stack of vectors
+        outputs, inputs, space = prod(slot.shape[:-1]), slot.shape[-1], []
     height, width, *_ = (*space, 1, 1)
     rows, columns = min(height, MAX_KERNEL), min(width, MAX_KERNEL)
     hidden = {}

@@ -1,15 +1,18 @@
 """Both encoders against the formulas of their papers, written out node by node."""
 
+from dataclasses import replace
+
 import networkx
 import pytest
 import torch
 from torch import Tensor
 
-from nasgraph.encode import batch_graphs, encode
+from nasgraph.encode import EncodedGraph, batch_graphs, encode
+from nasgraph.encode.distances import distance_band
 from nasgraph.hyper.encoders import MAX_DEGREE, GatedEncoder, TransformerEncoder, _AttentionLayer
 from nasgraph.ir import ComputationalGraph, GraphBuilder
 from tests.hyper.toy import in_double
-from tests.modules.samples import SPACES, sampled_graphs, wide_graph
+from tests.modules.samples import SPACES, permuted, sampled_graphs, wide_graph
 
 GRAPHS = [wide_graph(), *(sampled_graphs(space, 1, seed=2)[0] for space in SPACES)]
 
@@ -44,12 +47,10 @@ def test_the_gated_encoder_visits_the_nodes_one_after_the_other_both_ways(index:
     torch.testing.assert_close(run(encoder, graph), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("index", range(len(GRAPHS)))
-def test_the_transformer_shifts_its_scores_by_the_distance(index: int) -> None:
-    """Section 3 of "Can We Scale Transformers to Predict Parameters of Diverse ImageNet Models?" (2023)."""
-    graph = GRAPHS[index]
-    encoder = TransformerEncoder(8, num_layers=2, num_heads=2).double()
-    torch.nn.init.normal_(encoder.bias.weight)
+def naive_transformer(
+    encoder: TransformerEncoder, graph: ComputationalGraph, hidden: Tensor | None = None
+) -> Tensor:
+    """The formulas of `TransformerEncoder`; `hidden` is True where a row does not see a column."""
     distance = torch.from_numpy(encode(graph).distance_NN).long()
     digraph = graph.to_networkx()  # with parallel edges, which count
     with torch.no_grad():
@@ -64,11 +65,68 @@ def test_the_transformer_shifts_its_scores_by_the_distance(index: int) -> None:
             for head in range(2):
                 part = slice(4 * head, 4 * head + 4)
                 scores = query[:, part] @ key[:, part].T / 4**0.5 + encoder.bias.weight[distance + 50, head]
+                if hidden is not None:
+                    scores = scores.masked_fill(hidden, float("-inf"))
                 heads.append(scores.softmax(dim=-1) @ value[:, part])
             states = states + layer.out(torch.cat(heads, dim=-1))
             states = states + layer.mlp(layer.norm2(states))
-        expected = encoder.norm(states)
-    torch.testing.assert_close(run(encoder, graph), expected, rtol=1e-10, atol=1e-10)
+        result: Tensor = encoder.norm(states)
+    return result
+
+
+def make_transformer() -> TransformerEncoder:
+    encoder = TransformerEncoder(8, num_layers=2, num_heads=2).double()
+    torch.nn.init.normal_(encoder.bias.weight)
+    return encoder
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_the_transformer_shifts_its_scores_by_the_distance(index: int) -> None:
+    """Section 3 of "Can We Scale Transformers to Predict Parameters of Diverse ImageNet Models?" (2023)."""
+    encoder = make_transformer()
+    expected = naive_transformer(encoder, GRAPHS[index])
+    torch.testing.assert_close(run(encoder, GRAPHS[index]), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_attending_a_few_rows_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, batch = make_transformer(), in_double(batch_graphs(GRAPHS))
+    whole = encoder(batch).detach()
+    monkeypatch.setattr("nasgraph.hyper.encoders.MAX_BIAS_BYTES", 30_000)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(batch), whole, rtol=1e-10, atol=1e-10)
+
+
+def with_band(graph: ComputationalGraph, window: int) -> EncodedGraph:
+    encoded = encode(graph)
+    return replace(encoded, distance_NN=None, band=distance_band(graph, encoded.level_N, window=window))
+
+
+@pytest.mark.parametrize("window", [3, 8, 1000])
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_in_a_large_graph_a_node_sees_its_own_window_and_the_two_beside_it(index: int, window: int) -> None:
+    graph, encoder = GRAPHS[index], make_transformer()
+    large = with_band(graph, window)
+    assert large.band is not None
+    place = torch.empty(len(graph), dtype=torch.long)
+    place[torch.from_numpy(large.band.order_N)] = torch.arange(len(graph))
+    apart = (place[:, None] // window - place[None, :] // window).abs()
+    with torch.no_grad():
+        states = encoder(in_double(batch_graphs([large])))[0]
+    torch.testing.assert_close(states, naive_transformer(encoder, graph, apart > 1), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("index", range(len(GRAPHS)))
+def test_windows_do_not_depend_on_the_order_of_the_nodes(index: int) -> None:
+    graph, encoder = GRAPHS[index], make_transformer()
+    other, order = permuted(graph, seed=index)
+    with torch.no_grad():
+        ours, theirs = (encoder(in_double(batch_graphs([with_band(g, 3)])))[0] for g in (graph, other))
+    torch.testing.assert_close(theirs, ours[order], rtol=1e-10, atol=1e-10)
+
+
+def test_the_gated_encoder_refuses_large_graphs_in_words() -> None:
+    with pytest.raises(ValueError, match="'gated' encoder reads graphs of at most 4,096 nodes"):
+        GatedEncoder(8, num_rounds=1)(batch_graphs([with_band(GRAPHS[0], 4)]))
 
 
 def test_degrees_beyond_the_table_count_as_its_last_row() -> None:

@@ -15,68 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nasgraph.data import SearchData, Split
+from nasgraph.data import Split
 from nasgraph.errors import CheckpointError, ConfigError, NasGraphError
 from nasgraph.hyper import GHNTrainConfig, GraphHyperNetwork, TrainStep, train_ghn
-from nasgraph.hyper.train import (
-    MAX_BAD_STEPS,
-    PROGRESS,
-    STATE,
-    draw_graphs,
-    held_out_candidates,
-    learning_rate_factor,
-)
-from nasgraph.spaces import enumerate_candidates
+from nasgraph.hyper.progress import PROGRESS, STATE
+from nasgraph.hyper.schedule import learning_rate_factor
+from nasgraph.hyper.train import MAX_BAD_STEPS
+from nasgraph.spaces import enumerate_candidates, load_space
 from tests.hyper.disks import full_disk
 from tests.hyper.toy import ENCODERS, Encoder, ToySpace, tiny_config, toy_data, toy_training
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
-def train(
-    folder: Path,
-    config: GHNTrainConfig,
-    *,
-    encoder: Encoder = "transformer",
-    on_step: Callable[[TrainStep], None] = lambda _: None,
-    resume: bool = False,
-    data: SearchData | None = None,
-    space: ToySpace | None = None,
-) -> GraphHyperNetwork:
-    """A new tiny hypernetwork, trained."""
-    ghn = GraphHyperNetwork(tiny_config(encoder), seed=0)
-    spaces = [ToySpace() if space is None else space]
-    train_ghn(
-        ghn,
-        spaces,
-        toy_data() if data is None else data,
-        config,
-        folder=folder,
-        resume=resume,
-        on_step=on_step,
-    )
-    return ghn
-
-
-def train_until_killed(
-    folder: Path, config: GHNTrainConfig, *, after: int, encoder: Encoder = "transformer"
-) -> None:
-    """Train, and stop without any warning after so many steps."""
-
-    def kill(step: TrainStep) -> None:
-        if step.step + 1 == after:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train(folder, config, encoder=encoder, on_step=kill)
-
-
-def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert different == []
+from tests.hyper.trainings import KilledError, assert_equal, train, train_until_killed
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -109,11 +57,70 @@ def test_a_training_that_was_stopped_continues_bit_by_bit(
     assert_equal(load_file(tmp_path / "stopped" / STATE), load_file(tmp_path / "straight" / STATE))
 
 
+STRENGTHS: dict[str, dict[str, Any]] = {
+    "average": {"ema_decay": 0.9},
+    "bf16": {"precision": "bf16"},
+    "all": {"ema_decay": 0.9, "precision": "bf16", "label_smoothing": 0.1, "norm_penalty": 1e-3},
+}
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_every_option_continues_bit_by_bit(tmp_path: Path, name: str) -> None:
+    config = replace(toy_training(steps=12, checkpoint_every=3), **STRENGTHS[name])
+    straight = train(tmp_path / "straight", config)
+    train_until_killed(tmp_path / "stopped", config, after=7)
+    resumed = train(tmp_path / "stopped", config, resume=True)
+    assert_equal(resumed.state_dict(), straight.state_dict())
+    assert_equal(load_file(tmp_path / "stopped" / STATE), load_file(tmp_path / "straight" / STATE))
+    assert_equal(train(tmp_path / "stopped", config, resume=True).state_dict(), straight.state_dict())
+    plain = train(tmp_path / "plain", toy_training(steps=12, checkpoint_every=3)).state_dict()
+    assert any(not torch.equal(tensor, plain[key]) for key, tensor in straight.state_dict().items())
+
+
+def test_with_all_options_the_loss_falls_too(tmp_path: Path) -> None:
+    config = replace(toy_training(steps=60, checkpoint_every=100), **STRENGTHS["all"])
+    steps: list[TrainStep] = []
+    train(tmp_path, config, on_step=steps.append)
+    assert sum(step.loss for step in steps[-10:]) < 0.7 * sum(step.loss for step in steps[:10])
+    assert sum(step.accuracy for step in steps[-10:]) / 10 > 0.85
+
+
+def test_the_network_that_is_given_is_the_average_and_the_checkpoint_keeps_both(tmp_path: Path) -> None:
+    config = replace(toy_training(steps=12), ema_decay=0.9)
+    ghn = train(tmp_path / "average", config)
+    last = train(tmp_path / "last", replace(config, ema_decay=0.0))
+    tensors = load_file(tmp_path / "average" / STATE)
+    for name, parameter in ghn.named_parameters():
+        assert torch.equal(parameter, tensors[f"ema.{name}"])
+    assert_equal(
+        {name: tensors[f"ghn.{name}"] for name in last.state_dict()},
+        {name: tensor.contiguous() for name, tensor in last.state_dict().items()},
+    )
+
+
+def test_a_checkpoint_of_a_version_with_fewer_settings_is_refused_by_name(tmp_path: Path) -> None:
+    config = toy_training(steps=6)
+    train(tmp_path, config)
+    document = json.loads((tmp_path / PROGRESS).read_text())
+    del document["config"]["ema_decay"]
+    (tmp_path / PROGRESS).write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"'config' differs: ema_decay"):
+        train(tmp_path, config, resume=True)
+
+
+def test_a_damaged_average_is_refused(tmp_path: Path) -> None:
+    config = replace(toy_training(steps=6), ema_decay=0.9)
+    train_until_killed(tmp_path, config, after=4)
+    change_state(lambda tensors: tensors.pop("ema.decoder.gain.bias"))(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no whole moving average: 'ema\.decoder\.gain\.bias'"):
+        train(tmp_path, config, resume=True)
+
+
 KILLED_PROCESS = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from tests.hyper.test_train import train
+from tests.hyper.trainings import train
 from tests.hyper.toy import toy_training
 
 torch.set_num_threads(1)
@@ -196,7 +203,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
     tmp_path: Path, config: GHNTrainConfig, encoder: Encoder, part: str
 ) -> None:
     train(tmp_path, toy_training(steps=6))
-    with pytest.raises(CheckpointError, match=rf"other settings \('{part}' differs\)"):
+    with pytest.raises(CheckpointError, match=rf"other settings \('{part}' differs: "):
         train(tmp_path, config, encoder=encoder, resume=True)
 
 
@@ -339,18 +346,6 @@ def test_an_absurd_learning_rate_stops_with_advice(tmp_path: Path) -> None:
 # ---- what is drawn, and what is not touched
 
 
-def test_architectures_that_are_held_out_are_never_drawn() -> None:
-    space = ToySpace()
-    fingerprints = {candidate.graph.fingerprint for candidate in enumerate_candidates(space)}
-    held_out = frozenset(sorted(fingerprints)[:8])
-    drawn = {
-        graph.fingerprint
-        for step in range(30)
-        for graph, _ in draw_graphs([space], 4, seed=0, step=step, held_out=held_out)
-    }
-    assert drawn == fingerprints - held_out
-
-
 def test_a_training_sees_no_architecture_that_is_held_out(tmp_path: Path) -> None:
     space = ToySpace()
     candidates = list(enumerate_candidates(space))
@@ -363,23 +358,6 @@ def test_a_training_sees_no_architecture_that_is_held_out(tmp_path: Path) -> Non
             folder=tmp_path,
             held_out=frozenset(candidate.graph.fingerprint for candidate in candidates),
         )
-
-
-def test_the_architectures_of_a_step_are_a_function_of_seed_and_step() -> None:
-    spaces = [ToySpace(), ToySpace(may_overflow=True)]
-
-    def drawn(seed: int, step: int) -> list[str]:
-        return [graph.fingerprint for graph, _ in draw_graphs(spaces, 20, seed=seed, step=step)]
-
-    assert drawn(0, 5) == drawn(0, 5)
-    assert drawn(0, 5) != drawn(0, 6)
-    assert drawn(0, 5) != drawn(1, 5)
-
-
-def test_the_reserved_architectures_are_always_the_same() -> None:
-    first, again = (held_out_candidates([ToySpace()], count=count) for count in (5, 8))
-    assert first == again[:5]
-    assert len({candidate.graph.fingerprint for candidate in again}) > 1
 
 
 def test_validation_data_and_the_global_generator_are_not_touched(tmp_path: Path) -> None:
@@ -425,6 +403,10 @@ def test_the_settings_are_written_beside_the_tensors(tmp_path: Path) -> None:
         ({"checkpoint_every": 0}, "'checkpoint_every' above 0"),
         ({"warmup_steps": -1}, "'warmup_steps'"),
         ({"weight_decay": -0.1}, "'weight_decay'"),
+        ({"norm_penalty": float("nan")}, "'norm_penalty' of at least 0"),
+        ({"learning_rate": float("nan")}, "'learning_rate' above 0"),
+        ({"label_smoothing": 1.0}, r"'label_smoothing' from 0 to below 1 \(got 1\.0\)"),
+        ({"ema_decay": 1.5}, "'ema_decay' from 0 to below 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -435,3 +417,9 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 def test_a_training_needs_a_space(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one search space"):
         train_ghn(GraphHyperNetwork(tiny_config()), [], toy_data(), toy_training(), folder=tmp_path)
+
+
+def test_a_space_of_sequences_is_refused_where_the_data_has_no_integers(tmp_path: Path) -> None:
+    space = load_space("gpt", input_shape=(4,), num_classes=3)
+    with pytest.raises(ConfigError, match="'gpt' read int numbers, but the inputs of 'toy' are float"):
+        train(tmp_path, toy_training(), spaces=[space])

@@ -370,16 +370,15 @@ def batch_norm(lower: Lowering, call: Call) -> None:
     known = all(isinstance(v, Value) and v.tensor is not None for v in (mean, variance))
     if not known or call.argument(5, "training", False):
         raise UntranslatableError("has no running statistics")
-    if (weight is None) != (bias is None) or not _ownable(lower, weight, bias):
-        raise UntranslatableError("shares its parameters")
     node, back = _channels_first(lower, x)
-    node = lower.emit("batch_norm", node, eps=eps, affine=weight is not None)
+    affine = _has_both(lower, weight, bias)
+    node = lower.emit("batch_norm", node, eps=eps, affine=affine)
     assert isinstance(mean, Value)
     assert isinstance(variance, Value)
     assert mean.tensor is not None
     assert variance.tensor is not None
     lower.statistics[node] = (mean.tensor, variance.tensor)
-    _own_norm(lower, node, weight, bias)
+    node = _with_gain(lower, node, weight, bias, own=affine)
     if back:
         node = lower.emit("permute", node, order=back)
     lower.set(call.outputs[0], node, lower.layout(x))
@@ -407,6 +406,26 @@ def _standardised(lower: Lowering, x: Value, eps: float) -> int:
     return lower.emit("mul", centred, scale)
 
 
+def _has_both(lower: Lowering, weight: Value | None, bias: Value | None) -> bool:
+    """Whether a norm can own its scale and shift."""
+    return weight is not None and bias is not None and _ownable(lower, weight, bias)
+
+
+def _with_gain(
+    lower: Lowering, node: int, weight: Value | None, bias: Value | None, *, own: bool, axis: int = 0
+) -> int:
+    """A norm with its scale and shift: its own, or read by product and sum along `axis`."""
+    if own:
+        _own_norm(lower, node, weight, bias)
+        return node
+    rank = len(lower.g.shape(node))
+    for op, value in (("mul", weight), ("add", bias)):
+        if value is not None:
+            shape = (*(1,) * axis, *value.shape, *(1,) * (rank - axis - len(value.shape)))
+            node = lower.emit(op, node, lower.fit(lower.node(value), shape))
+    return node
+
+
 def _own_norm(lower: Lowering, node: int, weight: Value | None, bias: Value | None) -> None:
     if weight is not None:
         lower.own(node, "weight", weight)
@@ -430,11 +449,8 @@ def layer_norm(lower: Lowering, call: Call) -> None:
         _own_norm(lower, node, weight, bias)
     else:
         node = lower.emit("layer_norm", node, eps=eps, axes=axes, affine=False)
-        rank = len(lower.g.shape(node))
-        for op, value in (("mul", weight), ("add", bias)):
-            if value is not None:
-                factor = lower.fit(lower.node(value), (1,) * (rank - len(value.shape)) + value.shape)
-                node = lower.emit(op, node, factor)
+        axis = len(lower.g.shape(node)) - axes
+        node = _with_gain(lower, node, weight, bias, own=False, axis=axis)
     lower.set(call.outputs[0], node, lower.layout(x))
 
 
@@ -447,10 +463,10 @@ def rms_norm(lower: Lowering, call: Call) -> None:
         eps = 1.1920928955078125e-07  # the type's epsilon, torch's default
     for axis in range(len(x.shape) - axes, len(x.shape)):
         lower.axis(x, axis)
-    if not _ownable(lower, weight):
-        raise UntranslatableError("shares its parameters")
-    node = lower.emit("rms_norm", lower.node(x), eps=eps, axes=axes, affine=weight is not None)
-    _own_norm(lower, node, weight, None)
+    own = weight is not None and _ownable(lower, weight)
+    node = lower.emit("rms_norm", lower.node(x), eps=eps, axes=axes, affine=own)
+    axis = len(lower.g.shape(node)) - axes
+    node = _with_gain(lower, node, weight, None, own=own, axis=axis)
     lower.set(call.outputs[0], node, lower.layout(x))
 
 
@@ -480,10 +496,9 @@ def _group_norm(
     out: Value,
 ) -> None:
     batch = _example_first(lower, x, len(x.shape) - 2)
-    if (weight is None) != (bias is None) or not _ownable(lower, weight, bias):
-        raise UntranslatableError("shares its parameters")
-    node = lower.emit("group_norm", lower.node(x), groups=groups, eps=eps, affine=weight is not None)
-    _own_norm(lower, node, weight, bias)
+    affine = _has_both(lower, weight, bias)
+    node = lower.emit("group_norm", lower.node(x), groups=groups, eps=eps, affine=affine)
+    node = _with_gain(lower, node, weight, bias, own=affine)
     lower.set(out, node, batch)
 
 
@@ -551,6 +566,16 @@ def weight_norm(lower: Lowering, call: Call) -> None:
     lower.set(out, lower.emit("mul", node, scale), None)
 
 
+def reordered(rule: Rule, order: Sequence[int]) -> Rule:
+    """A rule for a function that takes the same arguments by position, in another order."""
+
+    def reorder(lower: Lowering, call: Call) -> None:
+        args = tuple(call.args[place] if place < len(call.args) else None for place in order)
+        rule(lower, Call(call.name, args, call.kwargs, call.outputs))
+
+    return reorder
+
+
 def known_opaque(lower: Lowering, call: Call) -> None:
     """Known to use its parameters as weights, not expressible."""
     raise UntranslatableError("has no counterpart")
@@ -579,6 +604,10 @@ RULES: Mapping[str, Rule] = {
     "instance_norm": instance_norm,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
+    "aten_embedding": reordered(embedding, (1, 0)),
+    "aten_batch_norm": reordered(batch_norm, (0, 3, 4, 1, 2, 5, 6, 7)),
+    "aten_instance_norm": reordered(instance_norm, (0, 3, 4, 1, 2, 5, 6, 7)),
+    "aten_embedding_bag": known_opaque,
     "bilinear": bilinear,
     "_weight_norm": weight_norm,
     **dict.fromkeys(

@@ -67,6 +67,7 @@ class Owner:
     shape: Dims
 
 
+_RESHAPES = frozenset(("reshape", "flatten"))
 TRANSPOSES = frozenset(("t", "T", "mT", "transpose", "permute", "adjoint", "movedim", "numpy_T"))
 SAME = frozenset(
     ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "detach", "clone", "alias", "data", "cpu",
@@ -103,6 +104,7 @@ class Lowering:
         self._rules = rules
         self._allow_unknown = allow_unknown
         self._sources: list[tuple[int, ...]] = []
+        self._ops: list[str] = []
         self._nodes: dict[Value, int] = {}
         self._sources_of_parameters: set[int] = set()
         self._layouts: dict[Value, Batch | None] = {}
@@ -284,9 +286,25 @@ class Lowering:
         self._nodes[value] = node
 
     def emit(self, op: str, *nodes: int, **attrs: object) -> int:
-        """A new node."""
+        """A node, new or not: reshapes of reshapes become one, and those that change nothing none.
+
+        So `AdaptiveAvgPool2d`, `Flatten`, `Linear` gives the three nodes that a search space writes, and not a tensor
+        of shape (channels, 1, 1) between them, which no hypernetwork has seen in training.
+        """
+        if op in _RESHAPES:
+            source = nodes[0]
+            while self._ops[source] in _RESHAPES:
+                source = self._sources[source][0]
+            before = self.g.shape(source)
+            after = (prod(before),) if op == "flatten" else attrs["shape"]
+            if before == after:
+                return source
+            nodes = (source,)
+            if op == "reshape" and after == (prod(before),):
+                op, attrs = "flatten", {}
         node = self.g(op, *nodes, **attrs)
         self._sources.append(nodes)
+        self._ops.append(op)
         return node
 
     def finish(self, outputs: Sequence[int]) -> tuple[ComputationalGraph, dict[int, int]]:
@@ -348,8 +366,9 @@ class Lowering:
                         del self.owners[owned]
             else:
                 plain = [value for value in inputs if not self.root(value)[0].parameter]
-                for value in call.outputs:
+                for position, value in enumerate(call.outputs):
                     if value not in self._nodes:
+                        self.reasons.setdefault(name, f"its result number {position + 1} has no counterpart")
                         self._opaque(name, [call.outputs[0], *plain], value)
                 return
         elif not self._allow_unknown and any(self.root(value)[0].parameter for value in inputs):
@@ -419,7 +438,7 @@ def integers(arguments: Sequence[object]) -> Iterator[int]:
 def _role(call: Call, value: Value) -> tuple[str, int]:
     """Role and fan-in of a parameter that reaches its first call as an ordinary value."""
     name = call.name
-    if name == "embedding":
+    if name in ("embedding", "embedding_bag", "aten_embedding", "aten_embedding_bag"):
         return "embedding", 0
     if name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         return ("weight" if len(value.shape) > 1 else "bias"), 0

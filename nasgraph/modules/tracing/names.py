@@ -1,6 +1,7 @@
 """Names of torch functions, one for each meaning: `torch.add`, `Tensor.add` and `+` are all `add`."""
 
 from collections.abc import Callable
+from types import FunctionType
 
 import torch
 
@@ -22,8 +23,12 @@ _OPERATORS = {
     "special_erf": "erf", "special_softmax": "softmax", "special_log_softmax": "log_softmax",
     "hardtanh_": "clamp_", "_softmax": "softmax", "_log_softmax": "log_softmax", "linalg_norm": "norm",
     "linalg_vector_norm": "vector_norm", "_unsafe_view": "view", "numpy_T": "T",
+    "set data": "copy_",
 }  # fmt: skip
 """Spellings of one function that fold into one name. A trailing underscore marks changes in place."""
+
+_ORDERED_OTHERWISE = frozenset(("batch_norm", "instance_norm", "embedding", "embedding_bag"))
+"""Functions that take their arguments in another order in `torch` and `torch.ops.aten` than in `torch.nn.functional`."""
 
 _cache: dict[Callable[..., object], str] = {}
 
@@ -42,16 +47,18 @@ def _name(function: Callable[..., object]) -> str:
         if function.namespace != "aten":
             return f"{function.namespace}.{raw}"
     elif isinstance(function, torch._ops.OpOverloadPacket):
-        return _OPERATORS.get(function.__name__, function.__name__)
+        raw = function.__name__
     else:
         raw = getattr(function, "__name__", type(function).__name__)
         if raw in ("__get__", "__set__"):
             owner = getattr(getattr(function, "__self__", None), "__name__", "attribute")
-            return owner if raw == "__get__" else f"set {owner}"
+            raw = owner if raw == "__get__" else f"set {owner}"
     if (
         raw.startswith("boolean_dispatch") or raw == "fn"
     ):  # torch.nn.functional's pooling with optional indices
         raw = _dispatched(function)
+    if raw in _ORDERED_OTHERWISE and not isinstance(function, FunctionType):
+        return f"aten_{raw}"
     return _OPERATORS.get(raw, raw)
 
 

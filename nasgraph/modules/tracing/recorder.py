@@ -43,6 +43,14 @@ LOOK_INTO = frozenset(
     ("item", "__bool__", "__int__", "__float__", "tolist", "numpy", "__index__", "equal", "allclose")
 )
 """Functions whose answer is the content of a tensor."""
+SHAPED_BY_CONTENT = frozenset(
+    ("nonzero", "argwhere", "unique", "unique_consecutive", "_unique2", "masked_select", "_pack_padded_sequence", "bincount")
+)
+"""Functions whose result has a shape that follows from content."""
+RANDOM = frozenset(
+    ("rand", "randn", "randint", "randperm", "normal", "normal_", "uniform_", "bernoulli", "bernoulli_", "multinomial", "rand_like",
+     "randn_like", "randint_like", "random_", "exponential_", "poisson")
+)  # fmt: skip
 FACTORIES_LIKE = {
     "zeros_like": torch.zeros,
     "ones_like": torch.ones,
@@ -61,6 +69,14 @@ class ContentNeededError(Exception):
     """The module asked for the content of a tensor that has only a shape. The message says where."""
 
 
+class HistoryLostError(Exception):
+    """A tensor came from inputs or parameters by a way that the recorder does not see. The message says which."""
+
+
+class BufferChangedError(Exception):
+    """The module changed a buffer in place, so the recording needs buffers of its own."""
+
+
 def kind_of(dtype: torch.dtype) -> str:
     """ "float", "complex", "bool" or "int"."""
     if dtype.is_floating_point:
@@ -76,9 +92,13 @@ class Recorder(TorchFunctionMode):
         batch_size: Examples in the batch.
         real: Run everything on real tensors instead of the meta device. Memory and time are then those of a
             forward pass.
+        has_own_buffers: The module's buffers are copies that it may change.
+
+    Raises:
+        BufferChangedError: While recording, if a buffer is changed in place and is no copy.
     """
 
-    def __init__(self, module: nn.Module, *, batch_size: int, real: bool) -> None:
+    def __init__(self, module: nn.Module, *, batch_size: int, real: bool, has_own_buffers: bool = False) -> None:
         super().__init__()
         self.recording = Recording(batch_size)
         self.real = real
@@ -87,10 +107,15 @@ class Recorder(TorchFunctionMode):
             id(parameter): Value(tuple(parameter.shape), kind_of(parameter.dtype), parameter=name)
             for name, parameter in named.items()
         }
-        tensors = [*named.values(), *module.buffers()]
+        buffers = list(module.buffers())
+        tensors = [*named.values(), *buffers]
         self._device = next((t.device for t in tensors if t.device.type != "meta"), torch.device("cpu"))
-        self._tensors = tensors  # kept alive: identities are looked up
+        self._all = tensors  # kept alive: identities are looked up
+        self._tensors = list(named.values()) if has_own_buffers else tensors
         self._storages: frozenset[int] | None = None
+        self._meta_ids = frozenset(id(tensor) for tensor in tensors if tensor.device.type == "meta")
+        self._constants: dict[int, tuple[Tensor, Value]] = {}
+        self._writes: dict[int, list[tuple[Tensor, Value]]] = {}
         self._twins: dict[int, Tensor] = {}
         self._wrapped: dict[int, tuple[Tensor, tuple[Value, ...]]] = {}
 
@@ -109,18 +134,76 @@ class Recorder(TorchFunctionMode):
         return _mark(given, value)
 
     def value_of(self, tensor: Tensor) -> Value:
-        """The value that a tensor stands for; one without history is a constant."""
+        """The value that a tensor stands for; one without history is a constant.
+
+        Raises:
+            ContentNeededError: If it lies inside `torch.vmap` and its origin does not show.
+            HistoryLostError: If it has no history and is no constant.
+        """
         value: Value | None = tensor.__dict__.get("_nasgraph_value")
         if value is None:
             value = self._owned.get(id(tensor))
+        elif self._writes:
+            return self._up_to_date(tensor, value)
         if value is None and _functorch.is_functorch_wrapped_tensor(tensor):
-            inner = _innermost(tensor)
-            if "_nasgraph_value" in inner.__dict__ or self._belongs_to_module(inner):
-                raise ContentNeededError("a tensor passes into 'torch.vmap' or 'torch.func.grad'")
+            value = self._into_vmap(tensor)
         if value is None and self._wrapped:
             value = self._from_vmap(tensor)
+        return self._constant(tensor) if value is None else value
+
+    def _constant(self, tensor: Tensor) -> Value:
+        _, value = self._constants.get(id(tensor), (None, None))
         if value is None:
+            if tensor.device.type == "meta" and id(tensor) not in self._meta_ids:
+                what = "new nn.Parameter" if isinstance(tensor, nn.Parameter) else "tensor"
+                raise HistoryLostError(
+                    f"the forward pass makes a {what} of shape {tuple(tensor.shape)} from computed values in a way that leaves no "
+                    "trace, such as a TorchScript function, 'nn.Parameter' or a C++ extension. Use plain torch functions there"
+                )
+            if self.real and not self._is_accounted_for(tensor):
+                self._question(f"a tensor {tuple(tensor.shape)} that no recorded function made, taken as fixed")
             value = Value(tuple(tensor.shape), kind_of(tensor.dtype), tensor=tensor.detach())
+            self._constants[id(tensor)] = (tensor, value)
+        return value
+
+    def _is_accounted_for(self, tensor: Tensor) -> bool:
+        return "_nasgraph_fixed" in tensor.__dict__ or any(tensor is each for each in self._all)
+
+    def _up_to_date(self, tensor: Tensor, value: Value) -> Value:
+        """The value of a tensor, unless it is a view of memory that was written to afterwards."""
+        for target, written in reversed(self._writes.get(_storage(tensor), ())):
+            if written.made <= value.made or written is value:
+                break
+            if _are_apart(tensor, target):
+                continue
+            stale = Value(value.shape, value.dtype, is_known=value.is_known)
+            if _holds_the_same(tensor, target):
+                self._add(Call("view", (written,), {}, ()), (stale,))
+            else:
+                self._add(Call("changed_view", (value, written), {}, ()), (stale,))
+            _mark(tensor, stale)
+            return stale
+        return value
+
+    def _snapshot(self, target: Tensor) -> None:
+        """Keep the content of the constants that lie in a memory about to be changed."""
+        storage = _storage(target)
+        for key, (tensor, value) in list(self._constants.items()):
+            if value.tensor is not None and _storage(tensor) == storage:
+                value.tensor = value.tensor.clone()
+                del self._constants[key]
+
+    def _into_vmap(self, tensor: Tensor) -> Value | None:
+        """The value of one of the tensors over which `torch.vmap` runs; None if it is a constant."""
+        inner = _innermost(tensor)
+        source: Value | None = inner.__dict__.get("_nasgraph_value") or self._owned.get(id(inner))
+        if source is None:
+            if self._belongs_to_module(inner) and not any(inner is each for each in self._all):
+                raise ContentNeededError("a part of a parameter passes into 'torch.vmap' or 'torch.func.grad'")
+            return None
+        value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=source.is_known)
+        self._add(Call("vmap", (source,), {}, ()), (value,))
+        _mark(tensor, value)
         return value
 
     def _from_vmap(self, tensor: Tensor) -> Value | None:
@@ -147,27 +230,50 @@ class Recorder(TorchFunctionMode):
             return func(*args, **keywords)
         if name == "device":
             return self._device
+        if keywords.get("out") is not None:
+            return self._write_out(func, types, args, keywords)
         tensors = _tensors_in(args, keywords)
         if not any(self._has_history(tensor) for tensor in tensors):
             return self._run_constant(func, name, args, keywords, tensors)
         return self._run(func, name, args, keywords, tensors)
+
+    def _write_out(
+        self, func: Function, types: Iterable[type], args: Sequence[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """`out=`: compute first, then copy."""
+        targets = keywords.pop("out")
+        results = self.__torch_function__(func, types, args, keywords)
+        pairs = [(targets, results)] if isinstance(targets, Tensor) else zip(targets, results, strict=True)
+        for target, result in pairs:
+            if target.shape != result.shape:
+                raise HistoryLostError(f"'{describe(func)}' resizes its 'out' argument")
+            self.__torch_function__(Tensor.copy_, (Tensor,), (target, result))
+        return targets
 
     def _has_history(self, tensor: Tensor) -> bool:
         if "_nasgraph_value" in tensor.__dict__ or id(tensor) in self._owned:
             return True
         if not _functorch.is_functorch_wrapped_tensor(tensor):
             return bool(self._wrapped) and _storage(tensor) in self._wrapped
-        return _inner_storage(tensor) in self._wrapped
+        inner = _innermost(tensor)
+        return "_nasgraph_value" in inner.__dict__ or id(inner) in self._owned or _storage(inner) in self._wrapped
 
     def _run_constant(
         self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
     ) -> Any:
-        if tensors and _changes_in_place(name, keywords) and self._belongs_to_module(tensors[0]):
-            return tensors[0]  # running statistics and caches stay as they are
+        if tensors and _changes_in_place(name, keywords):
+            if self._belongs_to_module(tensors[0]):
+                raise BufferChangedError
+            self._snapshot(tensors[0])
+        if name in RANDOM:
+            self._question(f"a random number of '{describe(func)}'")
         if _is_meta_device(keywords.get("device")):
             keywords["device"] = self._device
         result = func(*args, **keywords)
-        if name == "getitem" and isinstance(result, Tensor):
+        if self.real:
+            for tensor in _flatten(result):
+                tensor.__dict__["_nasgraph_fixed"] = True
+        if name == "getitem" and isinstance(result, Tensor) and result._base is not None:
             result.__dict__["_nasgraph_view"] = (args[0], args[1])
         return result
 
@@ -180,8 +286,11 @@ class Recorder(TorchFunctionMode):
         self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
     ) -> Any:
         in_place = _changes_in_place(name, keywords)
-        if in_place and self._belongs_to_module(tensors[0]):
-            return tensors[0]
+        is_protected = in_place and self._belongs_to_module(tensors[0])
+        if is_protected and not self._is_of_parameter(tensors[0]):
+            raise BufferChangedError
+        if in_place and not is_protected and self.real:
+            self._snapshot(tensors[0])
         is_known = all(self._is_known(tensor) for tensor in tensors)
         if name in LOOK_INTO and not (is_known or self.real):
             raise ContentNeededError(
@@ -189,6 +298,10 @@ class Recorder(TorchFunctionMode):
             )
         if name == "data":
             return tensors[0]
+        if name in LOOK_INTO or name in SHAPED_BY_CONTENT or _picks_by_truth(name, args):
+            self._question(f"{describe(func)} of a tensor {tuple(tensors[0].shape)}")
+        if name in ("getitem", "setitem_"):
+            args = (args[0], _tensors_for_lists(args[1]), *args[2:])
         if len(self.recording.calls) >= MAX_CALLS:
             raise TraceError(
                 f"The forward pass calls more than {MAX_CALLS:,} torch functions; give it a smaller example"
@@ -201,7 +314,9 @@ class Recorder(TorchFunctionMode):
         if name in FACTORIES_LIKE:
             return _make_like(name, args, keywords, self._device)
         noted = Call(name, tuple(map(self._note, args)), {k: self._note(v) for k, v in keywords.items()}, ())
-        if self.real or is_known:
+        if is_protected:
+            result = tensors[0]  # the module's own parameter stays as it is
+        elif self.real or is_known:
             result = func(*args, **keywords)
         else:
             result = self._run_on_meta(func, name, args, keywords)
@@ -214,12 +329,13 @@ class Recorder(TorchFunctionMode):
             index=args[1] if name == "getitem" else None,
         )
 
-    def _ask(self, func: Function, tensors: list[Tensor]) -> None:
-        if all(not self._has_history(tensor) for tensor in tensors):
-            return
-        question = f"{describe(func)} of a tensor {tuple(tensors[0].shape)}"
+    def _question(self, question: str) -> None:
         if question not in self.recording.questions:
             self.recording.questions.append(question)
+
+    def _is_of_parameter(self, tensor: Tensor) -> bool:
+        base = tensor.__dict__.get("_nasgraph_view", (tensor,))[0]
+        return id(tensor) in self._owned or id(base) in self._owned or tensor._base is not None and id(tensor._base) in self._owned
 
     def _run_on_meta(self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         rule = SHAPES.get(name)
@@ -252,7 +368,7 @@ class Recorder(TorchFunctionMode):
             target = tensors[0]
             value = Value(tuple(target.shape), kind_of(target.dtype), is_known=is_known)
             self._add(call, (value,))
-            _mark(target, value)
+            self._mark_changed(target, value, is_write=True)
             self._write_through(target, value)
             return target
         outputs: list[Value] = []
@@ -261,12 +377,11 @@ class Recorder(TorchFunctionMode):
                 continue  # a function that returned its argument
             known = is_known and tensor.numel() <= MAX_KNOWN_ELEMENTS
             outputs.append(Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=known))
-            if call.name == "getitem":
+            if call.name == "getitem" and tensor._base is not None:
                 tensor.__dict__["_nasgraph_view"] = (tensors[0], index)
             _mark(tensor, outputs[-1])
-            if _functorch.is_functorch_wrapped_tensor(tensor):
-                sources = tuple(value for value in call.inputs() if value.tensor is None)
-                self._wrapped[_inner_storage(tensor)] = (_innermost(tensor), sources)
+            if any(map(_functorch.is_functorch_wrapped_tensor, (tensor, *tensors))):
+                self._wrapped[_inner_storage(tensor)] = (_innermost(tensor), (outputs[-1],))
         if outputs:
             self._add(call, tuple(outputs))
         return result
@@ -274,19 +389,34 @@ class Recorder(TorchFunctionMode):
     def _add(self, call: Call, outputs: tuple[Value, ...]) -> None:
         call.outputs = outputs
         self.recording.calls.append(call)
+        for value in outputs:
+            value.made = len(self.recording.calls)
+
+    def _mark_changed(self, target: Tensor, value: Value, *, is_write: bool) -> None:
+        if id(target) in self._owned:
+            self._owned[id(target)] = value
+            return
+        _mark(target, value)
+        if is_write:
+            self._writes.setdefault(_storage(target), []).append((target, value))
 
     def _write_through(self, view: Tensor, written: Value) -> None:
         """A tensor was changed in place: what it is a view of has changed too."""
         base, index = view.__dict__.get("_nasgraph_view", (view._base, None))
-        if base is None or id(base) in self._owned or self._belongs_to_module(base):
+        if base is None:
             return
-        old = self.value_of(base)
+        if base.device.type == "meta" and not self._has_history(base) and id(base) not in self._meta_ids:
+            return  # memory inside a torch function, which nothing else can see
+        found = base.__dict__.get("_nasgraph_value")  # as it was before the view changed
+        old: Value = self.value_of(base) if found is None else found
         new = Value(old.shape, old.dtype)
-        if index is None:
+        if index is None and _holds_the_same(view, base):
+            self._add(Call("view", (written,), {}, ()), (new,))
+        elif index is None:
             self._add(Call("write_view", (old, written), {}, ()), (new,))
         else:
             self._add(Call("setitem_", (old, self._note(index), written), {}, ()), (new,))
-        _mark(base, new)
+        self._mark_changed(base, new, is_write=False)
         self._write_through(base, new)
 
     def _is_known(self, tensor: Tensor) -> bool:
@@ -335,6 +465,32 @@ def _twin(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "meta" else _meta(tensor)
 
 
+def _holds_the_same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of one memory are the same elements in the same order."""
+    return (
+        first.numel() == second.numel()
+        and first.storage_offset() == second.storage_offset()
+        and first.is_contiguous()
+        and second.is_contiguous()
+    )
+
+
+def _are_apart(first: Tensor, second: Tensor) -> bool:
+    """Whether two cuts of one tensor share no element. Cuts by other strides count as overlapping."""
+    strides = first.stride()
+    if strides != second.stride():
+        return False
+    offsets = [first.storage_offset(), second.storage_offset()]
+    for axis in sorted(range(len(strides)), key=lambda axis: -strides[axis]):
+        if strides[axis] == 0:
+            return False
+        starts = [offset // strides[axis] for offset in offsets]
+        offsets = [offset % strides[axis] for offset in offsets]
+        if starts[0] + first.shape[axis] <= starts[1] or starts[1] + second.shape[axis] <= starts[0]:
+            return True
+    return offsets[0] != offsets[1]
+
+
 def _innermost(tensor: Tensor) -> Tensor:
     """The plain tensor inside the wrappers of `torch.vmap`."""
     while _functorch.is_functorch_wrapped_tensor(tensor):
@@ -362,6 +518,23 @@ def _changes_in_place(name: str, keywords: Mapping[str, object]) -> bool:
     if name.endswith("_") and not name.endswith("__"):
         return name not in IN_PLACE_EXCEPTIONS
     return keywords.get("inplace") is True
+
+
+def _picks_by_truth(name: str, args: Sequence[Any]) -> bool:
+    if name == "where":
+        return len(args) == 1
+    if name not in ("getitem", "setitem_"):
+        return False
+    return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in _tensors_in(args[1:2], {}))
+
+
+def _tensors_for_lists(index: Any) -> Any:
+    """An index with tensors in place of lists of integers, which mean the same."""
+    if isinstance(index, tuple):
+        return tuple(_tensors_for_lists(item) for item in index)
+    if isinstance(index, list) and index and all(type(item) is int for item in index):
+        return torch.tensor(index)
+    return index
 
 
 def _tensors_in(args: Sequence[Any], keywords: Mapping[str, Any]) -> list[Tensor]:

@@ -16,9 +16,10 @@ class Value:
         tensor: Its content, where that does not depend on the inputs or parameters (a constant).
         is_input: Whether it is an input of the module.
         is_known: Whether its content is at hand while recording: constants, and what follows from integer inputs alone.
+        made: Number of the call that made it, from 1.
     """
 
-    __slots__ = ("dtype", "is_input", "is_known", "parameter", "shape", "tensor")
+    __slots__ = ("dtype", "is_input", "is_known", "made", "parameter", "shape", "tensor")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Value:
         self.tensor = tensor
         self.is_input = is_input
         self.is_known = is_known or tensor is not None
+        self.made = 0
 
     def __repr__(self) -> str:
         what = self.parameter or ("constant" if self.tensor is not None else "input" if self.is_input else "")

@@ -100,7 +100,24 @@ def _attention(args: Args, keywords: Keywords) -> Tensor | None:
     return out.transpose(1, 2)
 
 
+def _histc(args: Args, keywords: Keywords) -> Tensor | None:
+    """Torch has no meta kernel for it."""
+    x: Tensor = args[0] if args else keywords["input"]
+    bins = args[1] if len(args) > 1 else keywords.get("bins", 100)
+    return torch.empty((bins,), dtype=x.dtype, device=_META)
+
+
+def _grouped_mm(args: Args, keywords: Keywords) -> Tensor | None:
+    """Rows of a matrix in groups, each times a matrix of its own. Torch's meta kernel takes bfloat16 only."""
+    x, weight = args[0], args[1] if len(args) > 1 else keywords.get("mat_b")
+    if not isinstance(weight, Tensor) or (x.ndim, weight.ndim) != (2, 3) or x.shape[1] != weight.shape[1]:
+        return None
+    return torch.empty((x.shape[0], weight.shape[2]), dtype=keywords.get("out_dtype") or x.dtype, device=_META)
+
+
 SHAPES: Mapping[str, Rule] = {
+    **dict.fromkeys(("grouped_mm", "_grouped_mm"), _grouped_mm),
+    "histc": _histc,
     **dict.fromkeys(
         (
             "relu",

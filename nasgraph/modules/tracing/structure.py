@@ -39,6 +39,8 @@ def reshaped_layout(lower: Lowering, x: Value, shape: Dims) -> Batch | None:
 def reshape(lower: Lowering, call: Call) -> None:
     """`view`, `reshape`, `flatten`, `unflatten`, `squeeze`, `unsqueeze`: the result's shape tells all."""
     x, out = value_at(call, 0), call.outputs[0]
+    if any(isinstance(argument, torch.dtype) for argument in (*call.args, *call.kwargs.values())):
+        raise UntranslatableError("reads bits as another type")
     batch = reshaped_layout(lower, x, out.shape)
     dims = lower.strip(out.shape, batch) or (1,)
     node = lower.node(x)
@@ -585,6 +587,11 @@ def no_counterpart(lower: Lowering, call: Call) -> None:
     raise UntranslatableError("has no counterpart in the graph language")
 
 
+def changed_view(lower: Lowering, call: Call) -> None:
+    """A view of memory that was written to after the view was taken."""
+    raise UntranslatableError("a tensor was changed in place after a view of it was taken")
+
+
 def beside(axis: int) -> Rule:
     """`hstack`, `vstack`: `cat` along a fixed axis."""
 
@@ -620,6 +627,7 @@ OPAQUE = (
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(OPAQUE, no_counterpart),
+    "changed_view": changed_view,
     **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel", "atleast_2d"), reshape),
     **dict.fromkeys(("permute", "transpose", "t", "T", "mT", "movedim", "adjoint"), permute),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),

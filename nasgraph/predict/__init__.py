@@ -1,0 +1,33 @@
+"""Performance from a graph: zero-cost proxies, surrogates, and ranks that combine them."""
+
+from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
+from nasgraph.predict.proxies import PROXIES, Proxy, proxy_scores
+from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
+from nasgraph.predict.regressors import REGRESSORS, Regressor
+from nasgraph.predict.surrogate import (
+    EmbeddingFeatures,
+    FeaturePredictor,
+    Features,
+    StackedPredictor,
+    fit_features,
+)
+
+__all__ = [
+    "PROXIES",
+    "REGRESSORS",
+    "EmbeddingFeatures",
+    "FeaturePredictor",
+    "Features",
+    "NormalScores",
+    "NotFittedError",
+    "Prediction",
+    "Predictor",
+    "Proxy",
+    "Regressor",
+    "Scorer",
+    "StackedPredictor",
+    "fit_features",
+    "mean_of_ranks",
+    "proxy_scores",
+    "scaled_ranks",
+]
