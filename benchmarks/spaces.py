@@ -42,7 +42,8 @@ def sizes(space: SearchSpace, count: int) -> dict[str, object]:
 def main() -> None:
     result: dict[str, object] = {}
     for name in space_names():
-        result[name] = sizes(load_space(name, input_shape=(1, 8, 8), num_classes=10), 500)
+        shape = (32,) if name == "gpt" else (1, 8, 8)  # token sequences, images
+        result[name] = sizes(load_space(name, input_shape=shape, num_classes=10), 500)
     whole, cpu = cpu_seconds(
         lambda: count_all(load_space("nasbench201", input_shape=(1, 8, 8), num_classes=10))
     )

@@ -19,6 +19,7 @@ and five epochs of real training. Trained hypernetworks are kept in --work, so t
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--num-train", type=int)
+    parser.add_argument("--num-eval", type=int, help="validation images to measure on")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--per-split", type=int, default=40)
@@ -125,6 +127,9 @@ def main() -> None:
     data = load_dataset(
         arguments.data, data_dir=SHARED_DATA, image_size=arguments.image_size, num_train=arguments.num_train
     )
+    if arguments.num_eval is not None:
+        few = data.search.validation.pick(torch.arange(arguments.num_eval))
+        data = replace(data, search=replace(data.search, validation=few))
     shape, classes = data.input_shape, data.num_classes
     lists = split_list("convnet").splits
     graphs = {

@@ -18,7 +18,7 @@ from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork
 SCHEMA = "nasgraph/ghn/1"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 OP_VECTORS = "encoder.embed.op.weight"
-NEW_FIELDS = ("decoder", "rank", "max_low_rank")
+NEW_FIELDS = ("decoder", "rank", "max_low_rank", "virtual_edges")
 """Fields of a configuration that files of the first version lack; they have their defaults there."""
 
 

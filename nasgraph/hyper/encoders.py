@@ -167,12 +167,16 @@ class GatedEncoder(nn.Module):
     nothing, since they do not reach each other. Node order does not matter; padding has no influence. Reads graphs of at
     most 4,096 nodes: it visits them one level after the other, which takes too long beyond.
 
+    Without virtual edges only equation 3 remains, the encoder of GHN-1 (Zhang, Ren and Urtasun, "Graph HyperNetworks for
+    Neural Architecture Search", 2019).
+
     Args:
         dim: Size of a node state.
         num_rounds: Passes forwards and backwards.
+        virtual_edges: Let nodes hear of all that reaches them, not of their direct neighbours alone.
     """
 
-    def __init__(self, dim: int, *, num_rounds: int) -> None:
+    def __init__(self, dim: int, *, num_rounds: int, virtual_edges: bool = True) -> None:
         super().__init__()
         self.num_rounds = num_rounds
         self.embed = NodeEmbedding(dim)
@@ -180,7 +184,8 @@ class GatedEncoder(nn.Module):
             nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2)
         )
         self.virtual = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(2)
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+            for _ in range(2 if virtual_edges else 0)
         )
         self.update = nn.ModuleList(nn.GRUCell(dim, dim) for _ in range(2))
         self.norm = nn.LayerNorm(dim)
@@ -213,11 +218,13 @@ class GatedEncoder(nn.Module):
         for nodes in order:
             graph = nodes // N
             message = torch.einsum("mn,mnd->md", direct_MN[nodes], direct_MD.view(-1, N, D)[graph])
-            message = message + torch.einsum(
-                "mn,mnd->md", virtual_MN[nodes], virtual_MD.view(-1, N, D)[graph]
-            )
+            if self.virtual:
+                message = message + torch.einsum(
+                    "mn,mnd->md", virtual_MN[nodes], virtual_MD.view(-1, N, D)[graph]
+                )
             new = self.update[way](message, state_MD[nodes])
             state_MD = state_MD.index_copy(0, nodes, new)
             direct_MD = direct_MD.index_copy(0, nodes, self.direct[way](new))
-            virtual_MD = virtual_MD.index_copy(0, nodes, self.virtual[way](new))
+            if self.virtual:
+                virtual_MD = virtual_MD.index_copy(0, nodes, self.virtual[way](new))
         return state_MD

@@ -12,9 +12,11 @@ from nasgraph.encode import EncodedGraph, GraphBatch, ParameterSlot, batch_graph
 from nasgraph.errors import ConfigError
 from nasgraph.hyper.decoder import TensorDecoder
 from nasgraph.hyper.encoders import GatedEncoder, TransformerEncoder
+from nasgraph.hyper.initialise import Initialisation, initialise
 from nasgraph.hyper.layout import WORKSPACE_BYTES
 from nasgraph.hyper.low_rank import LowRankDecoder
 from nasgraph.ir import ComputationalGraph
+from nasgraph.modules.trace import ExampleInputs
 
 Parameters = dict[str, Tensor]
 DECODERS = ("tiled", "conv", "low_rank")
@@ -39,6 +41,8 @@ class GHNConfig:
             "low_rank" (LoGAH, Zhou et al. 2024), which tiles nothing up to `max_low_rank` outputs and inputs.
         rank: Rank of the matrices; without effect unless the decoder is "low_rank".
         max_low_rank: Largest width that "low_rank" does not tile.
+        virtual_edges: Whether "gated" passes messages along virtual edges (GHN-2) or not (GHN-1, Zhang et al. 2019).
+            A transformer attends to all nodes anyway.
     """
 
     encoder: Literal["transformer", "gated"] = "transformer"
@@ -52,10 +56,13 @@ class GHNConfig:
     decoder: Literal["tiled", "conv", "low_rank"] = "tiled"
     rank: int = 32
     max_low_rank: int = 8192
+    virtual_edges: bool = True
 
     def __post_init__(self) -> None:
         if self.encoder not in ("transformer", "gated"):
             raise ConfigError(f"Expected 'encoder' to be 'transformer' or 'gated' (got {self.encoder!r})")
+        if self.encoder == "transformer" and not self.virtual_edges:
+            raise ConfigError("'virtual_edges' can be left out of the encoder 'gated' only")
         if self.decoder not in DECODERS:
             raise ConfigError(
                 f"Expected 'decoder' to be one of {', '.join(map(repr, DECODERS))} (got {self.decoder!r})"
@@ -90,7 +97,9 @@ class GraphHyperNetwork(nn.Module):
                     config.dim, num_layers=config.num_layers, num_heads=config.num_heads
                 )
             else:
-                self.encoder = GatedEncoder(config.dim, num_rounds=config.num_layers)
+                self.encoder = GatedEncoder(
+                    config.dim, num_rounds=config.num_layers, virtual_edges=config.virtual_edges
+                )
             self.decoder = _make_decoder(config)
 
     @property
@@ -165,6 +174,21 @@ class GraphHyperNetwork(nn.Module):
             for row, parameters in zip(rows, self._write(batch, wanted, dtype, max_bytes), strict=True):
                 results[row] = parameters
         return tuple(results)
+
+    def initialise(
+        self,
+        module: nn.Module,
+        example_inputs: ExampleInputs,
+        *,
+        inplace: bool = False,
+        orthogonal: bool = False,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> Initialisation:
+        """Predict the parameters of any module. See `nasgraph.hyper.initialise`."""
+        return initialise(
+            self, module, example_inputs, inplace=inplace, orthogonal=orthogonal, noise=noise, seed=seed
+        )
 
     def _write(
         self,

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from nasgraph.errors import CheckpointError, NasGraphError
 from nasgraph.files import Json, read_json, write_json
-from nasgraph.hyper.checkpoint import check_state, load_tensors, save_tensors
+from nasgraph.hyper.checkpoint import NEW_FIELDS, check_state, load_tensors, save_tensors
 from nasgraph.hyper.ema import WeightAverage
-from nasgraph.hyper.ghn import GraphHyperNetwork
+from nasgraph.hyper.ghn import GHNConfig, GraphHyperNetwork
 from nasgraph.hyper.training_config import GHNTrainConfig
 
 logger = logging.getLogger(__name__)
 
+DEFAULTS = asdict(GHNConfig())
 PROGRESS = "progress.json"
 STATE = "state.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -81,6 +82,10 @@ def _check_settings(ghn: GraphHyperNetwork, config: GHNTrainConfig, folder: Path
     wanted: Mapping[str, Mapping[str, object]] = {"config": asdict(config), "ghn": asdict(ghn.config)}
     for part, settings in wanted.items():
         known = document.get(part) if isinstance(document, dict) else None
+        if part == "ghn" and isinstance(
+            known, dict
+        ):  # files that were begun before a field existed have its default
+            known = {**{name: DEFAULTS[name] for name in NEW_FIELDS}, **known}
         if known != settings:
             names = sorted({*settings, *(known if isinstance(known, dict) else ())})
             differs = [
