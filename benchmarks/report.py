@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from benchmarks.ghn.report import SECTIONS as GHN_SECTIONS
 from nasgraph.files import write_text
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -190,6 +191,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "overhead": overhead,
     "predict large": predict_large,
     "spaces": spaces,
+    **GHN_SECTIONS,
 }
 
 

@@ -1,0 +1,287 @@
+"""Sections of docs/results.md about hypernetworks, from their result files. Called by `benchmarks.report`."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+Result = dict[str, Any]
+
+
+def load(name: str) -> Result | None:
+    """A result file, if it exists."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def machine(result: Mapping[str, Any]) -> str:
+    """The machine that a result was taken on."""
+    facts = result["environment"]
+    return f"{facts['processor']}, {facts['cores']} virtual cores, torch {facts['versions']['torch']}, {facts['date']}"
+
+
+RANKING = (
+    "num_parameters (1 cell, 16x16)",
+    "synflow (1 cell, 16x16)",
+    "nwot (1 cell, 16x16)",
+    "jacov, median of 3 seeds (1 cell, 16x16)",
+    "12-epoch validation accuracy (published)",
+    "GDAS supernet accuracy (published)",
+    "GHN zero-shot accuracy",
+    "GHN zero-shot loss",
+    "GHN init + 4 steps, loss",
+    "GHN init + 16 steps, loss",
+    "mean of ranks: num_parameters, minus_loss_0",
+    "mean of ranks: num_parameters, nwot, jacov, median of 3 seeds",
+    "mean of ranks: num_parameters, nwot, jacov, median of 3 seeds, minus_loss_0",
+    "performance head on GHN embedding (100 labels, no twins)",
+    "proxies and size (100 labels, no twins)",
+    "proxies, size, GHN zero-shot, embedding (100 labels, no twins)",
+    "stacked with head (100 labels, no twins)",
+)
+
+
+def ranking() -> str:
+    """Kendall's tau of every score on NAS-Bench-201."""
+    result = load("ranking_nb201")
+    if result is None:
+        return ""
+    groups = result["tau"]
+    names = [name for name in RANKING if name in groups["all cells"]]
+    known = set(names)
+    names += [name for name in groups["all cells"] if "(100 labels, no twins)" in name and name not in known]
+    rows = []
+    for name in names:
+        cells = [name, groups["all cells"][name]["cells"]]
+        for group in (
+            "all cells",
+            "all cells, better half",
+            "no unreachable operations",
+            "no unreachable operations, better half",
+        ):
+            value = groups.get(group, {}).get(name)
+            cells.append(_tau(value) if value else "")
+        rows.append(cells)
+    costs = result["mean CPU seconds per architecture"]
+    cost = ", ".join(f"{name} {seconds:.4f}" for name, seconds in costs.items())
+    head = (
+        f"{machine(result)}, busy. File: `ranking_nb201.json`. ↑ / ↓: above / below the parameter count by a paired bootstrap over cells. "
+        "'No twins': the labelled cells share no graph with the evaluated ones.\n\n"
+    )
+    columns = [
+        "score",
+        "cells",
+        "all cells",
+        "better half",
+        "no unreachable operations",
+        "better half of these",
+    ]
+    return head + table(columns, rows) + f"\n\nMean CPU seconds per architecture: {cost}."
+
+
+def _tau(value: Mapping[str, float]) -> str:
+    arrow = (
+        " ↑" if value["above parameters, low"] > 0 else " ↓" if value["above parameters, high"] < 0 else ""
+    )
+    return f"{value['tau']:.3f} [{value['low']:.2f}, {value['high']:.2f}]{arrow}"
+
+
+def predict_speed() -> str:
+    """Time and memory of predicting parameters."""
+    result = load("ghn_predict_speed")
+    if result is None:
+        return ""
+    rows = []
+    for name, case in result.items():
+        if not isinstance(case, dict) or "CPU seconds" not in case:
+            continue
+        times, extra = case["CPU seconds"], case["peak extra MiB"]
+        rows.append(
+            [
+                name,
+                f"{case['parameters'] / 1e6:.1f}M",
+                *(
+                    _milliseconds(times.get(way))
+                    for way in ("in place, fp32", "in place, bf16", "naive", "ghn3")
+                ),
+                f"{extra.get('in place, fp32', float('nan')):.0f} / {extra.get('naive', float('nan')):.0f}",
+                f"{case['relative error']['fp32']['largest']:.0e}",
+            ]
+        )
+    limits = result.get("limits before", {})
+    told = ", ".join(f"{key} {value:.1f}" for key, value in limits.items())
+    return (
+        f"{machine(result)}, one thread, process CPU milliseconds, warm medians [least, most], interleaved. Limits measured in the same run: "
+        f"{told}. 'naive' is our own plain form of the same mathematics, 'ghn3' the published code. File: `ghn_predict_speed.json`.\n\n"
+        + table(
+            [
+                "network, decoder",
+                "parameters",
+                "in place, fp32",
+                "bf16",
+                "naive",
+                "ghn3",
+                "extra MiB, ours / naive",
+                "largest relative error",
+            ],
+            rows,
+        )
+    )
+
+
+def _milliseconds(value: Mapping[str, float] | None) -> str:
+    if not value:
+        return ""
+    return f"{1e3 * value['median s']:.0f} [{1e3 * value['min s']:.0f}, {1e3 * value['max s']:.0f}]"
+
+
+def virtual_edges() -> str:
+    """Shortest paths against networkx."""
+    result = load("ghn_virtual_edges")
+    if result is None:
+        return ""
+    rows = [
+        [name, case["edges"], *(_microseconds(case["CPU seconds"][way]) for way in ("nasgraph", "networkx", "networkx, up to 50")),
+         f"{case['times as fast as']['networkx']:.0f}x / {case['times as fast as']['networkx, up to 50']:.0f}x"]
+        for name, case in result.items()
+        if isinstance(case, dict) and "edges" in case
+    ]  # fmt: skip
+    return f"{machine(result)}, one thread; results equal. File: `ghn_virtual_edges.json`.\n\n" + table(
+        ["graph", "edges", "nasgraph, ms", "networkx, ms", "networkx up to 50, ms", "times as fast"], rows
+    )
+
+
+def _microseconds(value: Mapping[str, float]) -> str:
+    return f"{1e3 * value['median s']:.2f}"
+
+
+def train_speed() -> str:
+    """Architectures per second in training."""
+    rows = []
+    head = ""
+    for name in ("ghn_train_speed", "ghn_train_speed_deepnets"):
+        result = load(name)
+        if result is None:
+            continue
+        head = machine(result)
+        for setting, case in result["results"].items():
+            rate = case["architectures per second"]
+            rows.append(
+                [
+                    f"{result['mean_nodes']:.0f} nodes, {result['mean_multiply_adds'] / 1e6:.0f}M multiply-adds",
+                    setting,
+                    f"{rate['median']:.2f} [{rate['min']:.2f}, {rate['max']:.2f}]",
+                    f"{100 * case['share']['targets']:.0f} %",
+                ]
+            )
+    if not rows:
+        return ""
+    return (
+        f"{head}, one thread, busy machine (load up to 7), meta-batch of 8, 32x32 images. Not run beside the published code, whose training needs its own "
+        "architectures: no ratio is claimed. Files: `ghn_train_speed*.json`.\n\n"
+        + table(
+            [
+                "target networks",
+                "images, precision",
+                "architectures per CPU second",
+                "share of the target networks",
+            ],
+            rows,
+        )
+    )
+
+
+def variants() -> str:
+    """Hypernetworks of the literature and ours under one budget."""
+    parts = []
+    for path in sorted(RESULTS.glob("ghn_variants_*.json")):
+        if path.stem.endswith(".partial"):
+            continue
+        result = json.loads(path.read_text())
+        settings, references = result["settings"], result["references"]
+        splits = list(references)
+        rows = []
+        for name, case in result.items():
+            if isinstance(case, dict) and "training CPU seconds" in case:
+                cells = [f"{case[s]['mean']:.3f} ± {case[s]['standard error']:.3f}" for s in splits]
+                rows.append(
+                    [name, f"{case['parameters'] / 1e6:.1f}M", f"{case['training CPU seconds']:.0f}", *cells]
+                )
+        for name in ("random", "1 epochs", "5 epochs"):
+            cells = [f"{references[s][name]['mean']:.3f} ({references[s][name]['count']})" for s in splits]
+            rows.append([f"*{name}*" if name == "random" else f"*{name} of training*", "", "", *cells])
+        parts.append(
+            f"{settings['data']} at {settings['image_size']}x{settings['image_size']}, {settings['steps']} steps of 8 architectures and "
+            f"{settings['batch_size']} images for every variant, one seed. Mean validation accuracy ± standard error over "
+            f"{settings['per_split']} architectures; references with their number. {machine(result)}. File: `{path.name}`.\n\n"
+            + table(["weights", "parameters", "CPU s of training", *splits], rows)
+        )
+    return "\n\n".join(parts)
+
+
+def fine_tuning() -> str:
+    """Epochs saved by predicted weights."""
+    parts = []
+    for path in sorted(RESULTS.glob("fine_tuning_*.json")):
+        result = json.loads(path.read_text())
+        settings = result["settings"]
+        rows = []
+        for name, curve in result["mean accuracy by epoch"].items():
+            facts = result.get(name, {})
+            saved = facts.get("epochs saved after 1")
+            wins = [facts.get(f"better / worse than random after {k}") for k in (1, int(settings["epochs"]))]
+            rows.append(
+                [
+                    name,
+                    *(f"{curve[k - 1]:.3f}" for k in (1, 3, 5, len(curve)) if k <= len(curve)),
+                    f"{saved['mean']:.1f}" if saved else "",
+                    *(f"{w[0]} / {w[1]}" if w else "" for w in wins),
+                ]
+            )
+        parts.append(
+            f"### {path.stem.removeprefix('fine_tuning_')}\n\n{settings['count']} held-out architectures, {settings['epochs']} epochs. {machine(result)}. "
+            f"File: `{path.name}`.\n\n![Accuracy by epoch](../benchmarks/results/{path.stem}.png)\n\n"
+            + table(
+                [
+                    "start",
+                    "after 1",
+                    "after 3",
+                    "after 5",
+                    "last",
+                    "epochs saved after the first",
+                    "better / worse than random after 1",
+                    "after the last",
+                ],
+                rows,
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def coverage() -> str:
+    """What the tracer covers."""
+    result = load("coverage")
+    if result is None:
+        return ""
+    summary = result.get("summary", {})
+    rows = [[name, *values.values()] for name, values in summary.items() if isinstance(values, dict)]
+    columns = ["list", *next(iter(values for values in summary.values() if isinstance(values, dict)))]
+    return f"{machine(result)}. File: `coverage.json`.\n\n" + table(columns, rows)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "ranking": ranking,
+    "predict speed": predict_speed,
+    "virtual edges": virtual_edges,
+    "train speed": train_speed,
+    "variants": variants,
+    "fine tuning": fine_tuning,
+    "coverage": coverage,
+}
