@@ -17,7 +17,7 @@ from torch import nn
 class _StandIn(types.ModuleType):
     """A module of classes that nothing is an instance of."""
 
-    __path__: list[str] = []
+    __path__: list[str] = []  # noqa: RUF012  as in every module
 
     def __getattr__(self, name: str) -> Any:
         if name == "__version__":
@@ -50,7 +50,7 @@ def load_ghn3(folder: Path) -> type[Any] | None:
         return None
     for name in ("ghn3", "ppuda"):
         sys.path.insert(0, str(folder / name))
-    sys.meta_path.append(_Finder())  # type: ignore[arg-type]  # duck-typed
+    sys.meta_path.append(_Finder())
     for name in ("ghn3", "ppuda.deepnets1m"):  # without the packages' own imports, of trainers and data sets
         package = types.ModuleType(name)
         package.__path__ = [str(folder / name.split(".")[0] / name.replace(".", "/"))]

@@ -86,6 +86,30 @@ def ranking() -> str:
     return head + table(columns, rows) + f"\n\nMean CPU seconds per architecture: {cost}."
 
 
+def ranking_convnet() -> str:
+    """The same combinations on held-out convnets with our own truth."""
+    result = load("ranking_convnet")
+    if result is None:
+        return ""
+    cases = {name: case for name, case in result.items() if name != "environment"}
+    labels = list(next(iter(cases.values()))["tau"])
+    rows = []
+    for label in labels:
+        cells: list[object] = [label]
+        for case in cases.values():
+            value, half = (case["tau"][label][key] for key in ("all", "better half"))
+            less = case["tau"][label]["less parameter count"]
+            arrow = " ↑" if less["low"] > 0 else " ↓" if less["high"] < 0 else ""
+            cells.append(
+                f"{value['tau']:.2f} [{value['low']:.2f}, {value['high']:.2f}]{arrow}; {half['tau']:.2f}"
+            )
+        rows.append(cells)
+    return (
+        f"Kendall's tau [95 %] over all, then in the better half; {', '.join(str(c['architectures']) for c in cases.values())} held-out architectures. "
+        f"{machine(result)}. File: `ranking_convnet.json`.\n\n" + table(["score", *cases], rows)
+    )
+
+
 def _tau(value: Mapping[str, float]) -> str:
     arrow = (
         " ↑" if value["above parameters, low"] > 0 else " ↓" if value["above parameters, high"] < 0 else ""
@@ -278,6 +302,7 @@ def coverage() -> str:
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "ranking": ranking,
+    "ranking convnet": ranking_convnet,
     "predict speed": predict_speed,
     "virtual edges": virtual_edges,
     "train speed": train_speed,

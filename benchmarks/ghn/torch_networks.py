@@ -42,7 +42,12 @@ class _Residual(nn.Module):
 
 
 def _resnet(blocks: Sequence[int], expansion: int) -> nn.Module:
-    layers: list[nn.Module] = [_conv(3, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [
+        _conv(3, 64, 7, 2),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     inputs = 64
     for stage, count in enumerate(blocks):
         for block in range(count):
@@ -152,12 +157,20 @@ class _Inverted(nn.Module):
         super().__init__()
         wide, parts = inputs * expand, list[nn.Module]()
         if fused and expand == 1:
-            parts = [_conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs, eps=1e-3), nn.SiLU(inplace=True)]
+            parts = [
+                _conv(inputs, outputs, 3, stride),
+                nn.BatchNorm2d(outputs, eps=1e-3),
+                nn.SiLU(inplace=True),
+            ]
         elif fused:
             parts = [_conv(inputs, wide, 3, stride), nn.BatchNorm2d(wide, eps=1e-3), nn.SiLU(inplace=True)]
         else:
             parts = [_conv(inputs, wide, 1), nn.BatchNorm2d(wide, eps=1e-3), nn.SiLU(inplace=True)]
-            parts += [_conv(wide, wide, 3, stride, wide), nn.BatchNorm2d(wide, eps=1e-3), nn.SiLU(inplace=True)]
+            parts += [
+                _conv(wide, wide, 3, stride, wide),
+                nn.BatchNorm2d(wide, eps=1e-3),
+                nn.SiLU(inplace=True),
+            ]
             parts += [_Squeeze(wide, inputs // 4)]
         if expand > 1:
             parts += [_conv(wide, outputs, 1), nn.BatchNorm2d(outputs, eps=1e-3)]
@@ -182,7 +195,9 @@ def efficientnet_v2_l() -> nn.Module:
             layers.append(_Inverted(inputs, outputs, expand, 1 if block else stride, fused=fused))
             inputs = outputs
     layers += [_conv(inputs, 1280, 1), nn.BatchNorm2d(1280, eps=1e-3), nn.SiLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1280, 1000))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1280, 1000)
+    )
 
 
 def gpt2_small() -> nn.Module:

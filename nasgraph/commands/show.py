@@ -34,7 +34,11 @@ def show(
     ],
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", help="Write a picture (.svg) or the graph (.json); - for SVG on stdout."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Write a picture (.svg), the graph (.json) or plain torch code (.py); - for SVG on stdout.",
+        ),
     ] = None,
     title: Annotated[
         str, typer.Option("--title", help="Heading of the picture.", show_default="TARGET")
@@ -83,8 +87,12 @@ def _write(graph: "ComputationalGraph", out: str, *, title: str, fold: bool) -> 
         write_text(Path(out), draw_svg(graph, title=title, fold=fold))
     elif out.lower().endswith(".json"):
         write_text(Path(out), graph_to_json(graph) + "\n")
+    elif out.lower().endswith(".py"):
+        from nasgraph.modules import graph_to_source  # torch: only here
+
+        write_text(Path(out), graph_to_source(graph))
     else:
-        raise WrongUsageError(f"Expected '-o' to end with .svg or .json, or to be - (got '{out:.200}')")
+        raise WrongUsageError(f"Expected '-o' to end with .svg, .json or .py, or to be - (got '{out:.200}')")
 
 
 def _facts(graph: "ComputationalGraph", architecture: "Architecture | None") -> dict[str, object]:

@@ -9,17 +9,24 @@ from nasgraph.modules.build import (
     initial_parameters,
 )
 from nasgraph.modules.functional import Program, RunContext
+from nasgraph.modules.onnx import OnnxModule, load_onnx, onnx_example_inputs
+from nasgraph.modules.source import graph_to_source, source_parameters
 from nasgraph.modules.trace import TracedGraph, trace
 
 __all__ = [
     "GraphModule",
+    "OnnxModule",
     "Program",
     "RunContext",
     "TracedGraph",
     "buffers_by_node",
     "build",
     "call_with",
+    "graph_to_source",
     "initial_buffers",
     "initial_parameters",
+    "load_onnx",
+    "onnx_example_inputs",
+    "source_parameters",
     "trace",
 ]

@@ -1,6 +1,7 @@
 """`nasgraph show` and the forms of TARGET."""
 
 import json
+from math import prod
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -133,7 +134,7 @@ def test_json_and_a_picture_go_together(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["-o", "picture.gif"], 2, "Expected '-o' to end with .svg or .json"),
+        (["-o", "picture.gif"], 2, "Expected '-o' to end with .svg, .json or .py"),
         (["-o", "-", "--json"], 2, "both write to stdout"),
         (["-o", "/dev/null/picture.svg"], 1, "Cannot write '/dev/null/picture.svg'"),
     ],
@@ -150,3 +151,14 @@ def test_unfolded_pictures_have_a_box_per_node(cli: Cli) -> None:
     folded, unfolded = (cli("show", "convnet:1", "-o", "-", flag).out for flag in ("--fold", "--no-fold"))
     assert unfolded.count("data-node=") == cli("show", "convnet:1", "--json").json["num_nodes"]
     assert folded.count("data-node=") < unfolded.count("data-node=")
+
+
+def test_code_in_plain_torch_is_written(cli: Cli, tmp_path: Path, candidate: Candidate) -> None:
+    out = tmp_path / "network.py"
+    cli("show", "mlp:3", "-o", str(out))
+    names: dict[str, object] = {"__name__": "network"}
+    exec(compile(out.read_text(), str(out), "exec"), names)
+    network = names["Network"]
+    assert isinstance(network, type)
+    count = sum(parameter.numel() for parameter in network().parameters())
+    assert count == sum(prod(spec.shape) for spec in candidate.graph.parameters.values())
