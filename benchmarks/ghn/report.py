@@ -294,10 +294,66 @@ def coverage() -> str:
     result = load("coverage")
     if result is None:
         return ""
-    summary = result.get("summary", {})
-    rows = [[name, *values.values()] for name, values in summary.items() if isinstance(values, dict)]
-    columns = ["list", *next(iter(values for values in summary.values() if isinstance(values, dict)))]
+    keys = (
+        "models",
+        "traced",
+        "predicted",
+        "executable",
+        "equal",
+        "specialised",
+        "with_unused",
+        "not_on_meta",
+        "median_ms",
+    )
+    rows = [
+        [name, *(case["all"][key] for key in keys)]
+        for name, case in result["summary"].items()
+        if "all" in case
+    ]
+    columns = ["list", "models", "traced", "all parameters predicted", "executable", "equal outputs", "specialised",
+               "with unused parameters", "not on meta", "median CPU ms"]  # fmt: skip
     return f"{machine(result)}. File: `coverage.json`.\n\n" + table(columns, rows)
+
+
+def graph_speed() -> str:
+    """Time to make a graph, beside ghn3."""
+    result = load("graph_speed")
+    if result is None:
+        return ""
+    rows = []
+    for name, case in result["networks"].items():
+        ours, theirs = case["seconds"], case.get("peer_seconds")
+        counts = " / ".join(map(str, case["contracted"])) if "contracted" in case else ""
+        peer_counts = " / ".join(map(str, case["peer_counts"])) if case.get("peer_counts") else ""
+        rows.append(
+            [
+                name,
+                f"{case['parameters'] / 1e6:.1f}M",
+                f"{1e3 * ours['median']:.1f} [{1e3 * ours['min']:.1f}, {1e3 * ours['max']:.1f}]",
+                f"{1e3 * theirs['median']:.0f} [{1e3 * theirs['min']:.0f}, {1e3 * theirs['max']:.0f}]"
+                if theirs
+                else "",
+                f"{case['times_faster']:.1f}x" if theirs else "",
+                f"{case['extra_mib']:.0f}",
+                f"{counts}{' = ' + peer_counts if counts else ''}",
+            ]
+        )
+    return (
+        f"{machine(result)}, one thread, interleaved, median [least, most] of {result['repeats']}, busy machine (load 4 to 5). Trace and virtual edges "
+        "together. File: `graph_speed.json`.\n\n"
+        + table(
+            [
+                "network",
+                "parameters",
+                "nasgraph, CPU ms",
+                "ghn3, CPU ms",
+                "times as fast",
+                "extra MiB",
+                "nodes / edges / virtual edges, both",
+            ],
+            rows,
+        )
+    )
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
@@ -309,4 +365,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "variants": variants,
     "fine tuning": fine_tuning,
     "coverage": coverage,
+    "graph speed": graph_speed,
 }

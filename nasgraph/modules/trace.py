@@ -171,7 +171,8 @@ def trace(
         TraceError: If the forward pass fails, the module has parameters that are no real numbers or are not initialised
             yet, or no output depends on the inputs.
     """
-    _refuse(module)
+    parts = _parts(module)
+    _refuse(module, parts)
     leaves, call = _leaves(example_inputs)
     if not _batched(leaves)[0]:
         raise TraceError("Expected at least one tensor with a batch axis among the example inputs")
@@ -180,7 +181,7 @@ def trace(
     while ways:
         way = ways.pop(0)
         try:
-            recording = _record(module, leaves, call, way)
+            recording = _record(module, parts, leaves, call, way)
         except TraceError:
             raise
         except Exception as error:
@@ -189,7 +190,7 @@ def trace(
             if route is None and way == "meta":
                 ways = _other_ways(error)
             continue
-        return _write(module, recording, way, allow_unknown=allow_unknown)
+        return _write(parts, recording, way, allow_unknown=allow_unknown)
     raise _explain(module, failures) from failures[-1][1]
 
 
@@ -223,15 +224,40 @@ def _place(module: nn.Module, error: BaseException) -> str:
     return found
 
 
-def _refuse(module: nn.Module) -> None:
-    for name, parameter in module.named_parameters():
+@dataclass(frozen=True)
+class _Parts:
+    """What a module consists of, collected once: torch walks the whole tree for each question."""
+
+    modules: dict[str, nn.Module]
+    parameters: dict[str, Tensor]
+    buffers: tuple[Tensor, ...]
+
+
+def _parts(module: nn.Module) -> _Parts:
+    modules = dict(module.named_modules())
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[int, Tensor] = {}
+    seen = set[int]()
+    for prefix, holder in modules.items():
+        for name, parameter in holder._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                parameters[f"{prefix}.{name}" if prefix else name] = parameter
+        for buffer in holder._buffers.values():
+            if buffer is not None:
+                buffers[id(buffer)] = buffer
+    return _Parts(modules, parameters, tuple(buffers.values()))
+
+
+def _refuse(module: nn.Module, parts: _Parts) -> None:
+    for name, parameter in parts.parameters.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise TraceError(
                 f"The parameter '{name}' is not initialised yet: run the module once before tracing it"
             )
         if not parameter.is_floating_point():
             raise TraceError(f"Expected real-valued parameters (got '{name}' of type {parameter.dtype})")
-    for name, child in module.named_modules():
+    for name, child in parts.modules.items():
         if isinstance(child, torch.jit.ScriptModule):
             raise TraceError(
                 f"'{name or type(module).__name__}' is a TorchScript module, whose inside cannot be seen. Trace its source"
@@ -269,9 +295,9 @@ def _batched(leaves: Sequence[object]) -> tuple[list[Tensor], int]:
     return [tensor for tensor in tensors if tensor.shape[0] == size], size
 
 
-def _prime(module: nn.Module, leaves: Sequence[object], primes: Sequence[int]) -> int:
+def _prime(parts: _Parts, leaves: Sequence[object], primes: Sequence[int]) -> int:
     """A batch size that divides no other size at hand, so that the batch axis shows in every shape."""
-    sizes = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
+    sizes = {size for tensor in (*parts.parameters.values(), *parts.buffers) for size in tensor.shape}
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             sizes.update(leaf.shape[1:])
@@ -280,6 +306,7 @@ def _prime(module: nn.Module, leaves: Sequence[object], primes: Sequence[int]) -
 
 def _record(
     module: nn.Module,
+    parts: _Parts,
     leaves: Sequence[object],
     call: Callable[[nn.Module, Sequence[object]], object],
     way: Route,
@@ -291,14 +318,20 @@ def _record(
     """
     tensors, _ = _batched(leaves)
     given_ids = frozenset(id(tensor) for tensor in tensors)
-    size = _prime(module, leaves, REAL_PRIMES if way == "real" else META_PRIMES)
-    runner = _exported(module, leaves, call, size, given_ids) if way == "export" else module
+    size = _prime(parts, leaves, REAL_PRIMES if way == "real" else META_PRIMES)
+    runner = module
+    if way == "export":
+        runner = _exported(module, parts, leaves, call, size, given_ids)
+        parts = _parts(runner)
 
     def run(*, own_buffers: bool) -> tuple[Recorder, object]:
-        with _untouched(runner), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with _untouched(parts), torch.no_grad(), torch.random.fork_rng(devices=[]):
             if own_buffers:
                 _copy_buffers(runner)
-            recorder = Recorder(runner, batch_size=size, real=way == "real", has_own_buffers=own_buffers)
+            buffers = _parts(runner).buffers if own_buffers else parts.buffers
+            recorder = Recorder(
+                parts.parameters, buffers, batch_size=size, real=way == "real", has_own_buffers=own_buffers
+            )
             repeated = [
                 recorder.give(_repeat(leaf, size, content=way == "real" or not leaf.is_floating_point()))
                 if isinstance(leaf, Tensor) and id(leaf) in given_ids
@@ -344,12 +377,15 @@ def _note_outputs(module: nn.Module, recorder: Recorder, returned: object) -> No
     if not named:
         raise TraceError(f"{name} returns no tensor (got {type(returned).__name__})")
     if any(tensor.numel() == 0 for _, tensor in named):
-        raise TraceError(f"{name} returns nothing but empty tensors for the example inputs; try other examples")
+        raise TraceError(
+            f"{name} returns nothing but empty tensors for the example inputs; try other examples"
+        )
     raise TraceError(f"{name} returns no tensor that depends on its inputs or parameters")
 
 
 def _exported(
     module: nn.Module,
+    parts: _Parts,
     leaves: Sequence[object],
     call: Callable[[nn.Module, Sequence[object]], object],
     size: int,
@@ -370,7 +406,7 @@ def _exported(
         form,
     )
     positional, named = given
-    with _untouched(module), torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet("torch"):
+    with _untouched(parts), torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet("torch"):
         program = torch.export.export(module, tuple(positional), dict(named), strict=False)
     return program.module(check_guards=False)
 
@@ -421,14 +457,14 @@ def _named_tensors(returned: object) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
+def _untouched(parts: _Parts) -> Iterator[None]:
     """Run a module in evaluation mode, then put back every attribute of it and its children.
 
     Dictionaries and lists among the attributes get their content back too: libraries install hooks and fill caches
     at the first forward pass.
     """
-    holders = list(module.modules())
-    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    holders = list(parts.modules.values())
+    wanted = [(parameter, parameter.requires_grad) for parameter in parts.parameters.values()]
     kept = [(holder.__dict__, dict(holder.__dict__)) for holder in holders]
     contents = [
         (part, part.copy() if part else None)
@@ -444,6 +480,8 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         for current, before in kept:
             _put_back(current, before)
         for part, content in contents:
+            if not part and not content:
+                continue  # most of the hooks of a module
             if isinstance(part, dict):
                 _put_back(part, content if isinstance(content, dict) else {})
             elif len(content or ()) != len(part):
@@ -462,7 +500,7 @@ def _put_back(current: dict[Any, Any], before: Mapping[Any, Any]) -> None:
             current[name] = value
 
 
-def _write(module: nn.Module, recording: Recording, way: Route, *, allow_unknown: bool) -> TracedGraph:
+def _write(parts: _Parts, recording: Recording, way: Route, *, allow_unknown: bool) -> TracedGraph:
     lowering = Lowering(recording, RULES, allow_unknown=allow_unknown)
     nodes = lowering.run()
     graph, place = lowering.finish(nodes)
@@ -486,7 +524,7 @@ def _write(module: nn.Module, recording: Recording, way: Route, *, allow_unknown
             f"n{place[old]}.value": tensor for old, tensor in lowering.constants.items() if old in place
         },
         statistics=statistics,
-        unused=tuple(name for name, _ in module.named_parameters() if name not in used),
+        unused=tuple(name for name in parts.parameters if name not in used),
         specialised=tuple(recording.questions),
         opaque=dict(Counter(str(node.attr("name")) for node in graph.nodes if node.op == "opaque")),
         reasons=lowering.reasons,

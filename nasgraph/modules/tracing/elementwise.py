@@ -291,7 +291,9 @@ def reduction(op: str, *, axis_name: str = "dim") -> Rule:
 def reduce(lower: Lowering, op: str, x: Value, axes: object, keep: bool, out: Value, **attrs: object) -> None:
     """Write a reduction of full axes of `x` as `out`."""
     full = (
-        list(range(len(x.shape))) if axes is None or axes == [] else [a % max(1, len(x.shape)) for a in integers((axes,))]
+        list(range(len(x.shape)))
+        if axes is None or axes == []
+        else [a % max(1, len(x.shape)) for a in integers((axes,))]
     )
     places = tuple(sorted({lower.axis(x, axis) for axis in full}))
     node = lower.node(x)

@@ -65,7 +65,7 @@ def addmm(lower: Lowering, call: Call) -> None:
     bias, x, weight = (value_at(call, i, n) for i, n in enumerate(("input", "mat1", "mat2")))
     if call.kwargs.get("beta", 1) != 1 or call.kwargs.get("alpha", 1) != 1:
         raise UntranslatableError("scales its operands")
-    if not lower.root(weight)[0].parameter:
+    if not lower.base(weight).parameter:
         raise UntranslatableError("multiplies computed matrices")
     lower.set(call.outputs[0], apply_weight(lower, x, transposed(lower, weight), bias), lower.layout(x))
 
@@ -76,7 +76,7 @@ def matmul(lower: Lowering, call: Call) -> None:
     if call.name == "rmatmul":
         first, second = second, first
     out = call.outputs[0]
-    if lower.root(second)[0].parameter and len(second.shape) == 2 and _fits_linear(lower, first, second):
+    if lower.base(second).parameter and len(second.shape) == 2 and _fits_linear(lower, first, second):
         lower.set(out, apply_weight(lower, first, transposed(lower, second), None), lower.layout(first))
         return
     if min(len(first.shape), len(second.shape)) < 2:

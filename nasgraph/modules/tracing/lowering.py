@@ -129,7 +129,7 @@ class Lowering:
     def _count_uses(self, calls: Sequence[Call]) -> None:
         for call in calls:
             source = call.args[0] if call.args else None
-            if isinstance(source, Value) and len(call.outputs) == 1 and self.root(source)[0].parameter:
+            if isinstance(source, Value) and len(call.outputs) == 1 and self.base(source).parameter:
                 root, order = self.root(source)
                 if call.name in SAME:
                     self._aliases[call.outputs[0]] = (root, order)
@@ -139,7 +139,7 @@ class Lowering:
                     self._aliases[call.outputs[0]] = (root, tuple(order[axis] for axis in step))
                     continue
             for value in call.inputs():
-                root, _ = self.root(value)
+                root = self.base(value)
                 if root.parameter:
                     self._uses[root.parameter] = self._uses.get(root.parameter, 0) + 1
                     self._roles.setdefault(root.parameter, _role(call, value))
@@ -147,6 +147,11 @@ class Lowering:
     def root(self, value: Value) -> tuple[Value, Dims]:
         """The value that this one is a transposed (or equal) view of, and the order of its axes."""
         return self._aliases.get(value) or (value, tuple(range(len(value.shape))))
+
+    def base(self, value: Value) -> Value:
+        """The first result of `root`."""
+        found = self._aliases.get(value)
+        return value if found is None else found[0]
 
     def alias(self, value: Value, root: Value, order: Dims) -> None:
         """Note that a value is a transposed view of another."""
@@ -188,7 +193,7 @@ class Lowering:
     def layout(self, value: Value) -> Batch | None:
         """Where the examples of a value lie; None if it is the same for all."""
         if value not in self._layouts:
-            self._layouts[value] = None if self.root(value)[0].parameter else self._guess(value, ())
+            self._layouts[value] = None if self.base(value).parameter else self._guess(value, ())
         return self._layouts[value]
 
     def _guess(self, value: Value, inputs: Sequence[Value]) -> Batch | None:
@@ -365,14 +370,14 @@ class Lowering:
                     if not self._is_source(owned):
                         del self.owners[owned]
             else:
-                plain = [value for value in inputs if not self.root(value)[0].parameter]
+                plain = [value for value in inputs if not self.base(value).parameter]
                 for position, value in enumerate(call.outputs):
                     if value not in self._nodes:
                         self.reasons.setdefault(name, f"its result number {position + 1} has no counterpart")
                         self._opaque(name, [call.outputs[0], *plain], value)
                 return
-        elif not self._allow_unknown and any(self.root(value)[0].parameter for value in inputs):
-            name_of_first = next(self.root(v)[0].parameter for v in inputs if self.root(v)[0].parameter)
+        elif not self._allow_unknown and any(self.base(value).parameter for value in inputs):
+            name_of_first = next(self.base(v).parameter for v in inputs if self.base(v).parameter)
             raise UnsupportedOpError(
                 f"The operator '{call.name}' reads the parameter '{name_of_first}', and nasgraph does not know what it does with "
                 "it. Use 'allow_unknown' to trace it as an opaque operator whose parameters have no known role"
@@ -384,7 +389,7 @@ class Lowering:
         """Write a value that the language cannot express: the inputs that it depends on, and its shape."""
         sources = []
         for source in dict.fromkeys(inputs):
-            if source.tensor is None and prod(self.root(source)[0].shape) > 0:
+            if source.tensor is None and prod(self.base(source).shape) > 0:
                 sources.append(self.node(source))
         dims = tuple(max(1, size) for size in self.dims(value)) or (1,)
         if len(dims) > 8:

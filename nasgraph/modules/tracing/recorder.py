@@ -44,7 +44,16 @@ LOOK_INTO = frozenset(
 )
 """Functions whose answer is the content of a tensor."""
 SHAPED_BY_CONTENT = frozenset(
-    ("nonzero", "argwhere", "unique", "unique_consecutive", "_unique2", "masked_select", "_pack_padded_sequence", "bincount")
+    (
+        "nonzero",
+        "argwhere",
+        "unique",
+        "unique_consecutive",
+        "_unique2",
+        "masked_select",
+        "_pack_padded_sequence",
+        "bincount",
+    )
 )
 """Functions whose result has a shape that follows from content."""
 RANDOM = frozenset(
@@ -60,6 +69,10 @@ FACTORIES_LIKE = {
     "new_empty": torch.zeros,
 }
 """Constants whose shape alone comes from a tensor."""
+UNWRITTEN = frozenset(
+    ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted")
+)
+"""Functions whose result has no content yet. If it is read before it is written to, something wrote to it unseen."""
 MOVES = frozenset(
     ("to", "cpu", "cuda", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool")
 )
@@ -88,7 +101,8 @@ class Recorder(TorchFunctionMode):
     """Records the torch functions called while it is active.
 
     Args:
-        module: The module that is going to run; used for the identity of its parameters and buffers only.
+        parameters: Those of the module that is going to run, by name; used for their identity and shape only.
+        buffers: Its buffers.
         batch_size: Examples in the batch.
         real: Run everything on real tensors instead of the meta device. Memory and time are then those of a
             forward pass.
@@ -98,20 +112,26 @@ class Recorder(TorchFunctionMode):
         BufferChangedError: While recording, if a buffer is changed in place and is no copy.
     """
 
-    def __init__(self, module: nn.Module, *, batch_size: int, real: bool, has_own_buffers: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Sequence[Tensor],
+        *,
+        batch_size: int,
+        real: bool,
+        has_own_buffers: bool = False,
+    ) -> None:
         super().__init__()
         self.recording = Recording(batch_size)
         self.real = real
-        named = dict(module.named_parameters())
         self._owned: dict[int, Value] = {
             id(parameter): Value(tuple(parameter.shape), kind_of(parameter.dtype), parameter=name)
-            for name, parameter in named.items()
+            for name, parameter in parameters.items()
         }
-        buffers = list(module.buffers())
-        tensors = [*named.values(), *buffers]
+        tensors = [*parameters.values(), *buffers]
         self._device = next((t.device for t in tensors if t.device.type != "meta"), torch.device("cpu"))
         self._all = tensors  # kept alive: identities are looked up
-        self._tensors = list(named.values()) if has_own_buffers else tensors
+        self._tensors = list(parameters.values()) if has_own_buffers else tensors
         self._storages: frozenset[int] | None = None
         self._meta_ids = frozenset(id(tensor) for tensor in tensors if tensor.device.type == "meta")
         self._constants: dict[int, tuple[Tensor, Value]] = {}
@@ -156,12 +176,13 @@ class Recorder(TorchFunctionMode):
         if value is None:
             if tensor.device.type == "meta" and id(tensor) not in self._meta_ids:
                 what = "new nn.Parameter" if isinstance(tensor, nn.Parameter) else "tensor"
-                raise HistoryLostError(
-                    f"the forward pass makes a {what} of shape {tuple(tensor.shape)} from computed values in a way that leaves no "
-                    "trace, such as a TorchScript function, 'nn.Parameter' or a C++ extension. Use plain torch functions there"
-                )
+                raise _lost(what, tensor)
+            if "_nasgraph_unwritten" in tensor.__dict__ and tensor.numel() > 0:
+                raise _lost("tensor", tensor)
             if self.real and not self._is_accounted_for(tensor):
-                self._question(f"a tensor {tuple(tensor.shape)} that no recorded function made, taken as fixed")
+                self._question(
+                    f"a tensor {tuple(tensor.shape)} that no recorded function made, taken as fixed"
+                )
             value = Value(tuple(tensor.shape), kind_of(tensor.dtype), tensor=tensor.detach())
             self._constants[id(tensor)] = (tensor, value)
         return value
@@ -199,7 +220,9 @@ class Recorder(TorchFunctionMode):
         source: Value | None = inner.__dict__.get("_nasgraph_value") or self._owned.get(id(inner))
         if source is None:
             if self._belongs_to_module(inner) and not any(inner is each for each in self._all):
-                raise ContentNeededError("a part of a parameter passes into 'torch.vmap' or 'torch.func.grad'")
+                raise ContentNeededError(
+                    "a part of a parameter passes into 'torch.vmap' or 'torch.func.grad'"
+                )
             return None
         value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=source.is_known)
         self._add(Call("vmap", (source,), {}, ()), (value,))
@@ -256,7 +279,11 @@ class Recorder(TorchFunctionMode):
         if not _functorch.is_functorch_wrapped_tensor(tensor):
             return bool(self._wrapped) and _storage(tensor) in self._wrapped
         inner = _innermost(tensor)
-        return "_nasgraph_value" in inner.__dict__ or id(inner) in self._owned or _storage(inner) in self._wrapped
+        return (
+            "_nasgraph_value" in inner.__dict__
+            or id(inner) in self._owned
+            or _storage(inner) in self._wrapped
+        )
 
     def _run_constant(
         self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
@@ -265,11 +292,14 @@ class Recorder(TorchFunctionMode):
             if self._belongs_to_module(tensors[0]):
                 raise BufferChangedError
             self._snapshot(tensors[0])
+            _note_written(tensors[0])
         if name in RANDOM:
             self._question(f"a random number of '{describe(func)}'")
         if _is_meta_device(keywords.get("device")):
             keywords["device"] = self._device
         result = func(*args, **keywords)
+        if name in UNWRITTEN:
+            result.__dict__["_nasgraph_unwritten"] = True
         if self.real:
             for tensor in _flatten(result):
                 tensor.__dict__["_nasgraph_fixed"] = True
@@ -289,8 +319,10 @@ class Recorder(TorchFunctionMode):
         is_protected = in_place and self._belongs_to_module(tensors[0])
         if is_protected and not self._is_of_parameter(tensors[0]):
             raise BufferChangedError
-        if in_place and not is_protected and self.real:
-            self._snapshot(tensors[0])
+        if in_place and not is_protected:
+            _note_written(tensors[0])
+            if self.real:
+                self._snapshot(tensors[0])
         is_known = all(self._is_known(tensor) for tensor in tensors)
         if name in LOOK_INTO and not (is_known or self.real):
             raise ContentNeededError(
@@ -312,7 +344,10 @@ class Recorder(TorchFunctionMode):
             filler = args[1] if len(args) > 1 else keywords["fill_value"]
             return _make_like("zeros_like", args, keywords, self._device).fill_(filler)
         if name in FACTORIES_LIKE:
-            return _make_like(name, args, keywords, self._device)
+            made = _make_like(name, args, keywords, self._device)
+            if name in UNWRITTEN:
+                made.__dict__["_nasgraph_unwritten"] = True
+            return made
         noted = Call(name, tuple(map(self._note, args)), {k: self._note(v) for k, v in keywords.items()}, ())
         if is_protected:
             result = tensors[0]  # the module's own parameter stays as it is
@@ -335,7 +370,7 @@ class Recorder(TorchFunctionMode):
 
     def _is_of_parameter(self, tensor: Tensor) -> bool:
         base = tensor.__dict__.get("_nasgraph_view", (tensor,))[0]
-        return id(tensor) in self._owned or id(base) in self._owned or tensor._base is not None and id(tensor._base) in self._owned
+        return id(tensor) in self._owned or id(base) in self._owned or id(tensor._base) in self._owned
 
     def _run_on_meta(self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         rule = SHAPES.get(name)
@@ -504,6 +539,19 @@ def _inner_storage(tensor: Tensor) -> int:
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _lost(what: str, tensor: Tensor) -> HistoryLostError:
+    return HistoryLostError(
+        f"the forward pass makes a {what} of shape {tuple(tensor.shape)} from computed values in a way that leaves no trace, "
+        "such as a TorchScript function, 'nn.Parameter' or a C++ extension. Use plain torch functions there"
+    )
+
+
+def _note_written(tensor: Tensor) -> None:
+    for part in (tensor, tensor._base):
+        if part is not None:
+            part.__dict__.pop("_nasgraph_unwritten", None)
 
 
 def _is_meta_device(device: object) -> bool:
