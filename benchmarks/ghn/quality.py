@@ -10,7 +10,7 @@ its CPU seconds stand beside. All are our own implementations:
     GHN-2        gated encoder with virtual edges, convolutional decoder (Knyazev et al. 2021)
     GHN-3        transformer encoder, convolutional decoder (Knyazev et al. 2023)
     LoGAH-style  transformer encoder, low-rank decoder (Zhou et al. 2024)
-    nasgraph     transformer encoder, tiled decoder
+    nasgraph     transformer encoder, tiled decoder; also with the magnitude-invariant input (Ortiz et al. 2023)
 
 Measured is the mean validation accuracy of predicted weights on the evaluation splits of `convnet` (batch norms use the
 statistics of the batch, as in the papers), beside random weights and, for the first few architectures of each split, one
@@ -48,12 +48,13 @@ VARIANTS = {
     "GHN-3": GHNConfig(encoder="transformer", decoder="conv"),
     "LoGAH-style": GHNConfig(encoder="transformer", decoder="low_rank"),
     "nasgraph": GHNConfig(encoder="transformer", decoder="tiled"),
+    "nasgraph, MIP": GHNConfig(encoder="transformer", decoder="tiled", mip=True),
 }
 
 
 def trained(name: str, data: DataSet, arguments: argparse.Namespace) -> tuple[GraphHyperNetwork, float]:
     """The hypernetwork of a variant after training, from --work if it is there, and its CPU seconds."""
-    folder = arguments.work / f"{data.name}-{name}"
+    folder = arguments.work / f"{data.name}-{name}-{arguments.seed}"
     if (folder / "weights.safetensors").exists():
         ghn, recipe = load_ghn(folder)
         return ghn, float(str(recipe["cpu_seconds"]))
@@ -64,6 +65,7 @@ def trained(name: str, data: DataSet, arguments: argparse.Namespace) -> tuple[Gr
         meta_batch=8,
         batch_size=arguments.batch_size,
         learning_rate=1.2e-3,
+        seed=arguments.seed,
         noise_std=0.05,
     )
     ghn = GraphHyperNetwork(VARIANTS[name], seed=config.seed)
@@ -121,6 +123,8 @@ def main() -> None:
         "--splits", nargs="+", default=["id_test", "wide", "deep", "dense", "norm_free", "predefined"]
     )
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", help="of the result file; the default tells the data set")
     parser.add_argument("--work", type=Path, required=True, help="folder for trained hypernetworks")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -139,7 +143,7 @@ def main() -> None:
         ]
         for name in arguments.splits
     }
-    name = f"ghn_variants_{data.name}"
+    name = arguments.name or f"ghn_variants_{data.name}"
     partial = RESULTS / f"{name}.partial.json"
     done = json.loads(partial.read_text()) if partial.exists() else {}
     for variant in arguments.variants:
@@ -165,6 +169,7 @@ def main() -> None:
             done["references"][split] = {
                 key: summary([row[key] for row in rows if key in row])
                 for key in ("random", "1 epochs", "5 epochs", "num_parameters")
+                if any(key in row for row in rows)
             }
             partial.write_text(json.dumps(done))
         print(split, json.dumps(done["references"][split]), flush=True)

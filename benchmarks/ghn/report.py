@@ -239,11 +239,13 @@ def variants() -> str:
                     [name, f"{case['parameters'] / 1e6:.1f}M", f"{case['training CPU seconds']:.0f}", *cells]
                 )
         for name in ("random", "1 epochs", "5 epochs"):
+            if any(name not in references[split] for split in splits):
+                continue
             cells = [f"{references[s][name]['mean']:.3f} ({references[s][name]['count']})" for s in splits]
             rows.append([f"*{name}*" if name == "random" else f"*{name} of training*", "", "", *cells])
         parts.append(
             f"{settings['data']} at {settings['image_size']}x{settings['image_size']}, {settings['steps']} steps of 8 architectures and "
-            f"{settings['batch_size']} images for every variant, one seed. Mean validation accuracy ± standard error over "
+            f"{settings['batch_size']} images for every variant, seed {settings.get('seed', 0)}. Mean validation accuracy ± standard error over "
             f"{settings['per_split']} architectures; references with their number. {machine(result)}. File: `{path.name}`.\n\n"
             + table(["weights", "parameters", "CPU s of training", *splits], rows)
         )
@@ -287,6 +289,28 @@ def fine_tuning() -> str:
             )
         )
     return "\n\n".join(parts)
+
+
+def mip() -> str:
+    """Training with and without the magnitude-invariant input."""
+    result = load("ghn_mip_ablation")
+    if result is None:
+        return ""
+    rows = [
+        [
+            seed,
+            *(
+                f"{result['curves'][way][str(seed)][-1]['held-out accuracy']:.3f}"
+                for way in ("without", "with")
+            ),
+        ]
+        for seed in result["settings"]["seeds"]
+    ]
+    return (
+        f"{result['settings']['data']}, {result['settings']['steps']} steps: the start of a training only. {machine(result)}. File: `ghn_mip_ablation.json`.\n\n"
+        "![Curves](../benchmarks/results/ghn_mip_ablation.png)\n\n"
+        + table(["seed", "held-out accuracy without", "with"], rows)
+    )
 
 
 def coverage() -> str:
@@ -364,6 +388,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "train speed": train_speed,
     "variants": variants,
     "fine tuning": fine_tuning,
+    "mip": mip,
     "coverage": coverage,
     "graph speed": graph_speed,
 }
