@@ -17,6 +17,8 @@ from nasgraph.ir import ComputationalGraph
 from nasgraph.modules.build import GraphModule, build
 from nasgraph.modules.tracing.composite import RULES as COMPOSITE
 from nasgraph.modules.tracing.elementwise import RULES as ELEMENTWISE
+from nasgraph.modules.tracing.images import RULES as IMAGES
+from nasgraph.modules.tracing.indexing import RULES as INDEXING
 from nasgraph.modules.tracing.layers import RULES as LAYERS
 from nasgraph.modules.tracing.lowering import Batch, Lowering, Owner, Rule, split_axis
 from nasgraph.modules.tracing.recorder import (
@@ -30,7 +32,7 @@ from nasgraph.modules.tracing.structure import RULES as STRUCTURE
 
 logger = logging.getLogger(__name__)
 
-RULES: Mapping[str, Rule] = {**STRUCTURE, **ELEMENTWISE, **LAYERS, **COMPOSITE}
+RULES: Mapping[str, Rule] = {**STRUCTURE, **INDEXING, **ELEMENTWISE, **IMAGES, **LAYERS, **COMPOSITE}
 """How each known torch function is written in the graph language."""
 
 ExampleInputs = Tensor | Sequence[object] | Mapping[str, object]

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from nasgraph.modules.tracing.arguments import optional
 from nasgraph.modules.tracing.elementwise import value_at
-from nasgraph.modules.tracing.layers import apply_weight, optional
+from nasgraph.modules.tracing.layers import apply_weight
 from nasgraph.modules.tracing.lowering import Batch, Dims, Lowering, Rule, UntranslatableError
 from nasgraph.modules.tracing.recording import Call, Value
 
