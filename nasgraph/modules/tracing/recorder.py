@@ -22,6 +22,15 @@ from nasgraph.errors import TraceError
 from nasgraph.modules.tracing.names import describe, name_of
 from nasgraph.modules.tracing.recording import Call, Recording, Value
 from nasgraph.modules.tracing.shapes import SHAPES
+from nasgraph.modules.tracing.tensors import (
+    are_apart,
+    holds_the_same,
+    inner_storage,
+    innermost,
+    meta_copy,
+    on_meta,
+    storage,
+)
 
 Function = Callable[..., Any]
 
@@ -148,7 +157,7 @@ class Recorder(TorchFunctionMode):
     def give(self, tensor: Tensor) -> Tensor:
         """Prepare an input tensor for the module and note it as an input."""
         is_known = not tensor.is_floating_point() and not tensor.is_complex()
-        given = tensor.detach().clone() if is_known or self.real else _meta(tensor)
+        given = tensor.detach().clone() if is_known or self.real else meta_copy(tensor)
         value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_input=True, is_known=is_known)
         self.recording.inputs.append(value)
         return _mark(given, value)
@@ -192,13 +201,13 @@ class Recorder(TorchFunctionMode):
 
     def _up_to_date(self, tensor: Tensor, value: Value) -> Value:
         """The value of a tensor, unless it is a view of memory that was written to afterwards."""
-        for target, written in reversed(self._writes.get(_storage(tensor), ())):
+        for target, written in reversed(self._writes.get(storage(tensor), ())):
             if written.made <= value.made or written is value:
                 break
-            if _are_apart(tensor, target):
+            if are_apart(tensor, target):
                 continue
             stale = Value(value.shape, value.dtype, is_known=value.is_known)
-            if _holds_the_same(tensor, target):
+            if holds_the_same(tensor, target):
                 self._add(Call("view", (written,), {}, ()), (stale,))
             else:
                 self._add(Call("changed_view", (value, written), {}, ()), (stale,))
@@ -208,15 +217,15 @@ class Recorder(TorchFunctionMode):
 
     def _snapshot(self, target: Tensor) -> None:
         """Keep the content of the constants that lie in a memory about to be changed."""
-        storage = _storage(target)
+        memory = storage(target)
         for key, (tensor, value) in list(self._constants.items()):
-            if value.tensor is not None and _storage(tensor) == storage:
+            if value.tensor is not None and storage(tensor) == memory:
                 value.tensor = value.tensor.clone()
                 del self._constants[key]
 
     def _into_vmap(self, tensor: Tensor) -> Value | None:
         """The value of one of the tensors over which `torch.vmap` runs; None if it is a constant."""
-        inner = _innermost(tensor)
+        inner = innermost(tensor)
         source: Value | None = inner.__dict__.get("_nasgraph_value") or self._owned.get(id(inner))
         if source is None:
             if self._belongs_to_module(inner) and not any(inner is each for each in self._all):
@@ -231,7 +240,7 @@ class Recorder(TorchFunctionMode):
 
     def _from_vmap(self, tensor: Tensor) -> Value | None:
         """A tensor that leaves `torch.vmap` is a new object; its memory tells where it comes from."""
-        _, sources = self._wrapped.get(_inner_storage(tensor), (None, ()))
+        _, sources = self._wrapped.get(inner_storage(tensor), (None, ()))
         if not sources:
             return None
         value = Value(tuple(tensor.shape), kind_of(tensor.dtype), is_known=True)
@@ -277,12 +286,10 @@ class Recorder(TorchFunctionMode):
         if "_nasgraph_value" in tensor.__dict__ or id(tensor) in self._owned:
             return True
         if not _functorch.is_functorch_wrapped_tensor(tensor):
-            return bool(self._wrapped) and _storage(tensor) in self._wrapped
-        inner = _innermost(tensor)
+            return bool(self._wrapped) and storage(tensor) in self._wrapped
+        inner = innermost(tensor)
         return (
-            "_nasgraph_value" in inner.__dict__
-            or id(inner) in self._owned
-            or _storage(inner) in self._wrapped
+            "_nasgraph_value" in inner.__dict__ or id(inner) in self._owned or storage(inner) in self._wrapped
         )
 
     def _run_constant(
@@ -309,8 +316,8 @@ class Recorder(TorchFunctionMode):
 
     def _belongs_to_module(self, tensor: Tensor) -> bool:
         if self._storages is None:
-            self._storages = frozenset(_storage(t) for t in self._tensors)
-        return _storage(tensor) in self._storages
+            self._storages = frozenset(storage(t) for t in self._tensors)
+        return storage(tensor) in self._storages
 
     def _run(
         self, func: Function, name: str, args: Sequence[Any], keywords: dict[str, Any], tensors: list[Tensor]
@@ -379,7 +386,7 @@ class Recorder(TorchFunctionMode):
             if result is not None:
                 return result
         if name in MOVES:
-            return _move(name, _twin(args[0]), args, keywords)
+            return _move(name, on_meta(args[0]), args, keywords)
         swapped = [self._to_meta(argument) for argument in args]
         keywords = {key: self._to_meta(argument) for key, argument in keywords.items()}
         if "device" in keywords:
@@ -416,7 +423,7 @@ class Recorder(TorchFunctionMode):
                 tensor.__dict__["_nasgraph_view"] = (tensors[0], index)
             _mark(tensor, outputs[-1])
             if any(map(_functorch.is_functorch_wrapped_tensor, (tensor, *tensors))):
-                self._wrapped[_inner_storage(tensor)] = (_innermost(tensor), (outputs[-1],))
+                self._wrapped[inner_storage(tensor)] = (innermost(tensor), (outputs[-1],))
         if outputs:
             self._add(call, tuple(outputs))
         return result
@@ -433,7 +440,7 @@ class Recorder(TorchFunctionMode):
             return
         _mark(target, value)
         if is_write:
-            self._writes.setdefault(_storage(target), []).append((target, value))
+            self._writes.setdefault(storage(target), []).append((target, value))
 
     def _write_through(self, view: Tensor, written: Value) -> None:
         """A tensor was changed in place: what it is a view of has changed too."""
@@ -445,7 +452,7 @@ class Recorder(TorchFunctionMode):
         found = base.__dict__.get("_nasgraph_value")  # as it was before the view changed
         old: Value = self.value_of(base) if found is None else found
         new = Value(old.shape, old.dtype)
-        if index is None and _holds_the_same(view, base):
+        if index is None and holds_the_same(view, base):
             self._add(Call("view", (written,), {}, ()), (new,))
         elif index is None:
             self._add(Call("write_view", (old, written), {}, ()), (new,))
@@ -475,7 +482,7 @@ class Recorder(TorchFunctionMode):
                 return argument
             twin = self._twins.get(id(argument))
             if twin is None:
-                twin = _meta(argument)
+                twin = meta_copy(argument)
                 if id(argument) in self._owned:
                     self._twins[id(argument)] = twin
             return twin
@@ -490,55 +497,6 @@ class Recorder(TorchFunctionMode):
 def _mark(tensor: Tensor, value: Value) -> Tensor:
     tensor.__dict__["_nasgraph_value"] = value
     return tensor
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-
-
-def _twin(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "meta" else _meta(tensor)
-
-
-def _holds_the_same(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one memory are the same elements in the same order."""
-    return (
-        first.numel() == second.numel()
-        and first.storage_offset() == second.storage_offset()
-        and first.is_contiguous()
-        and second.is_contiguous()
-    )
-
-
-def _are_apart(first: Tensor, second: Tensor) -> bool:
-    """Whether two cuts of one tensor share no element. Cuts by other strides count as overlapping."""
-    strides = first.stride()
-    if strides != second.stride():
-        return False
-    offsets = [first.storage_offset(), second.storage_offset()]
-    for axis in sorted(range(len(strides)), key=lambda axis: -strides[axis]):
-        if strides[axis] == 0:
-            return False
-        starts = [offset // strides[axis] for offset in offsets]
-        offsets = [offset % strides[axis] for offset in offsets]
-        if starts[0] + first.shape[axis] <= starts[1] or starts[1] + second.shape[axis] <= starts[0]:
-            return True
-    return offsets[0] != offsets[1]
-
-
-def _innermost(tensor: Tensor) -> Tensor:
-    """The plain tensor inside the wrappers of `torch.vmap`."""
-    while _functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = _functorch.get_unwrapped(tensor)
-    return tensor
-
-
-def _inner_storage(tensor: Tensor) -> int:
-    return _storage(_innermost(tensor))
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _lost(what: str, tensor: Tensor) -> HistoryLostError:
