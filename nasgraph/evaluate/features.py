@@ -13,7 +13,8 @@ from nasgraph.data import Split
 from nasgraph.errors import UnknownNameError
 from nasgraph.evaluate.anytime import AnytimeScorer, TuningCurve
 from nasgraph.ir import ComputationalGraph
-from nasgraph.predict import PROXIES, Prediction, mean_of_ranks, proxy_scores
+from nasgraph.predict import Prediction, mean_of_ranks, proxy_scores
+from nasgraph.predict.zero_cost import load_proxy
 
 Array = np.ndarray
 
@@ -26,7 +27,7 @@ class ScoreFeatures:
 
     Attributes:
         scorer: Gives the curve of every graph. Its `steps` decide the columns, see `curve_columns`.
-        proxies: Names in `nasgraph.predict.PROXIES`.
+        proxies: Names in `nasgraph.predict.PROXIES`, or of plug-ins.
         proxy_examples: Training examples that the proxies look at.
         seed: First seed of the proxies' random weights.
         num_seeds: Draws of these weights, see `proxy_scores`.
@@ -43,8 +44,7 @@ class ScoreFeatures:
 
     def __post_init__(self) -> None:
         for name in self.proxies:
-            if name not in PROXIES:
-                raise UnknownNameError("zero-cost proxy", name, PROXIES)
+            load_proxy(name)
 
     @property
     def names(self) -> tuple[str, ...]:

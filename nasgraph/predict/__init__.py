@@ -1,7 +1,6 @@
 """Performance from a graph: zero-cost proxies, surrogates, and ranks that combine them."""
 
 from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
-from nasgraph.predict.proxies import PROXIES, Proxy, proxy_scores
 from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
 from nasgraph.predict.regressors import REGRESSORS, Regressor
 from nasgraph.predict.surrogate import (
@@ -11,6 +10,7 @@ from nasgraph.predict.surrogate import (
     StackedPredictor,
     fit_features,
 )
+from nasgraph.predict.zero_cost import PROXIES, Proxy, proxy_scores
 
 __all__ = [
     "PROXIES",

@@ -1,6 +1,6 @@
 """Ranks: scores of unlike scales made comparable by their order alone.
 
-Scores of networks have tails that no scaling tames: proxies reach minus infinity, losses explode. Their order is sound.
+Scores of networks have tails that no scaling tames: proxies are undefined or huge, losses explode. Their order is sound.
 
 Shape letters: G = graphs, S = scores.
 """

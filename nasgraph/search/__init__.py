@@ -1,6 +1,7 @@
 """The search: Optuna proposes, an evaluator measures, a study remembers. The only package that imports optuna."""
 
 from optuna import Study
+from optuna.pruners import BasePruner as Pruner
 
 from nasgraph.search.journal import FileJournal
 from nasgraph.search.loop import run_search
@@ -22,6 +23,7 @@ from nasgraph.search.trial_chooser import TrialChooser
 
 __all__ = [
     "FileJournal",
+    "Pruner",
     "ReproducibleSampler",
     "Screen",
     "ScreenedCandidate",
