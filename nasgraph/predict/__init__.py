@@ -1,5 +1,10 @@
 """Performance from a graph: zero-cost proxies, surrogates, and ranks that combine them."""
 
+from nasgraph.predict.columns import ColumnScale, Familiarity
+from nasgraph.predict.ensemble import Blocks, EnsembleConfig, FittedEnsemble, fit_ensemble
+from nasgraph.predict.gaussian_process import GaussianProcess
+from nasgraph.predict.graph_features import GraphFeatures, NeighbourhoodFeatures
+from nasgraph.predict.graph_predictor import GraphPredictor
 from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
 from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
 from nasgraph.predict.regressors import REGRESSORS, Regressor
@@ -15,9 +20,18 @@ from nasgraph.predict.zero_cost import PROXIES, Proxy, proxy_scores
 __all__ = [
     "PROXIES",
     "REGRESSORS",
+    "Blocks",
+    "ColumnScale",
     "EmbeddingFeatures",
+    "EnsembleConfig",
+    "Familiarity",
     "FeaturePredictor",
     "Features",
+    "FittedEnsemble",
+    "GaussianProcess",
+    "GraphFeatures",
+    "GraphPredictor",
+    "NeighbourhoodFeatures",
     "NormalScores",
     "NotFittedError",
     "Prediction",
@@ -26,6 +40,7 @@ __all__ = [
     "Regressor",
     "Scorer",
     "StackedPredictor",
+    "fit_ensemble",
     "fit_features",
     "mean_of_ranks",
     "proxy_scores",

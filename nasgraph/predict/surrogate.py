@@ -151,7 +151,7 @@ class StackedPredictor(Predictor):
         return result
 
 
-def check_labels(graphs: Sequence[ComputationalGraph], targets: Float[Tensor, " labels"]) -> None:
+def check_labels(graphs: Sequence[object], targets: Float[Tensor, " labels"]) -> None:
     """Raise `ValueError` unless there is one finite target per graph, and at least eight."""
     if len(graphs) != len(targets):
         raise ValueError(f"Expected one target per graph (got {len(targets)} for {len(graphs)})")
