@@ -5,6 +5,8 @@ from nasgraph.evaluate.evaluation import Evaluation, Evaluator, KeepGoing, never
 from nasgraph.evaluate.features import ConsensusScorer, ScoreFeatures, curve_columns, curve_scores
 from nasgraph.evaluate.measure import measure
 from nasgraph.evaluate.predicted import PredictedWeightsConfig, PredictedWeightsScorer
+from nasgraph.evaluate.protocol import ProtocolConfig, ProtocolResult, run_predictor_protocol
+from nasgraph.evaluate.table import Metric, Table, TableError, TableInfo, make_table, open_table, write_table
 from nasgraph.evaluate.train import TrainConfig, TrainEvaluator, train_graph
 
 __all__ = [
@@ -14,16 +16,26 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "KeepGoing",
+    "Metric",
     "PredictedWeightsConfig",
     "PredictedWeightsScorer",
+    "ProtocolConfig",
+    "ProtocolResult",
     "ScoreFeatures",
+    "Table",
+    "TableError",
+    "TableInfo",
     "TrainConfig",
     "TrainEvaluator",
     "TuningCurve",
     "curve_columns",
     "curve_scores",
+    "make_table",
     "measure",
     "never_stop",
+    "open_table",
+    "run_predictor_protocol",
     "train_graph",
     "tuning_curve",
+    "write_table",
 ]
