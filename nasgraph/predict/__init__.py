@@ -4,6 +4,16 @@ from nasgraph.predict.columns import ColumnScale, Familiarity
 from nasgraph.predict.ensemble import Blocks, EnsembleConfig, FittedEnsemble, fit_ensemble
 from nasgraph.predict.gaussian_process import GaussianProcess
 from nasgraph.predict.graph_features import GraphFeatures, NeighbourhoodFeatures
+from nasgraph.predict.graph_network import (
+    GraphNetworkPredictor,
+    NetworkTraining,
+    PathFeatures,
+    PretrainedPredictor,
+    Pretraining,
+    load_pretrained,
+    pretrain,
+    save_pretrained,
+)
 from nasgraph.predict.graph_predictor import GraphPredictor
 from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
 from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
@@ -15,6 +25,7 @@ from nasgraph.predict.surrogate import (
     StackedPredictor,
     fit_features,
 )
+from nasgraph.predict.transfer import TransferPredictor
 from nasgraph.predict.zero_cost import PROXIES, Proxy, proxy_scores
 
 __all__ = [
@@ -30,19 +41,28 @@ __all__ = [
     "FittedEnsemble",
     "GaussianProcess",
     "GraphFeatures",
+    "GraphNetworkPredictor",
     "GraphPredictor",
     "NeighbourhoodFeatures",
+    "NetworkTraining",
     "NormalScores",
     "NotFittedError",
+    "PathFeatures",
     "Prediction",
     "Predictor",
+    "PretrainedPredictor",
+    "Pretraining",
     "Proxy",
     "Regressor",
     "Scorer",
     "StackedPredictor",
+    "TransferPredictor",
     "fit_ensemble",
     "fit_features",
+    "load_pretrained",
     "mean_of_ranks",
+    "pretrain",
     "proxy_scores",
+    "save_pretrained",
     "scaled_ranks",
 ]
