@@ -18,6 +18,13 @@ app = typer.Typer(help="The model zoo: list, show, load, verify, export.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
 
+_NOUNS = {
+    "ghn": "a graph hypernetwork",
+    "curves": "a network that extrapolates learning curves",
+    "performance": "measured architectures that predictions rest on",
+    "prior-fitted": "a network that predicts from a few labels",
+}
+
 
 @app.command("list")
 def list_models(
@@ -55,11 +62,11 @@ def show_model(name: NameArgument, tracking_uri: TrackingUriOption = None, json:
     from nasgraph.modelzoo import card_to_json
 
     zoo, output = _zoo(tracking_uri), Output(json_mode=json)
-    if zoo.kind(name) == "ghn":
+    if (kind := zoo.kind(name)) != "model":
         facts = zoo.facts(name)
         if not json:
             flat: dict[str, Cell] = {key: _flat(value) for key, value in facts.items()}
-            output.facts(flat, title=f"{name}: a graph hypernetwork")
+            output.facts(flat, title=f"{name}: {_NOUNS[kind]}")
         output.result({"name": name, **facts})
         return
     card = zoo.card(name)

@@ -2,7 +2,9 @@
 
 An entry point names a package. Each sub-folder of it is an entry: with `card.json` of kind "model" a trained network
 (see `nasgraph.modelzoo.entry`), with `card.json` of kind "ghn" or the `config.json` of a saved graph hypernetwork a
-hypernetwork.
+hypernetwork, with the `config.json` of a saved curve network a network that extrapolates learning curves, with that of
+`nasgraph.predict.KnownPerformance` measured architectures that a predictor learns from, with that of a saved prior-fitted network
+one that predicts from a few labels.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,13 @@ from nasgraph.modelzoo.names import check_name
 from nasgraph.plugins import load_plugin, plugin_names
 
 GROUP = "nasgraph.zoo"
-_GHN_SCHEMA_START = "nasgraph/ghn/"
+Kind = Literal["model", "ghn", "curves", "performance", "prior-fitted"]
+_KIND_BY_SCHEMA: dict[str, Kind] = {
+    "nasgraph/ghn/": "ghn",
+    "nasgraph/curves/": "curves",
+    "nasgraph/performance/": "performance",
+    "nasgraph/prior-fitted/": "prior-fitted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +34,13 @@ class BuiltinEntry:
 
     Attributes:
         name: Name of its folder.
-        kind: A trained network or a graph hypernetwork.
+        kind: A trained network, a graph hypernetwork, a network for learning curves, measured architectures, or a prior-fitted network.
         path: Its folder.
         package: Name of the entry point.
     """
 
     name: str
-    kind: Literal["model", "ghn"]
+    kind: Kind
     path: Path
     package: str
 
@@ -74,8 +82,9 @@ def _entry_in(folder: Path, package: str) -> BuiltinEntry | None:
         return BuiltinEntry(check_name(folder.name), cast("Literal['model', 'ghn']", kind), folder, package)
     if (folder / "config.json").is_file():
         schema = document(folder / "config.json").get("schema")
-        if isinstance(schema, str) and schema.startswith(_GHN_SCHEMA_START):
-            return BuiltinEntry(check_name(folder.name), "ghn", folder, package)
+        for start, known in _KIND_BY_SCHEMA.items():
+            if isinstance(schema, str) and schema.startswith(start):
+                return BuiltinEntry(check_name(folder.name), known, folder, package)
     return None
 
 
@@ -95,12 +104,12 @@ def document(path: Path) -> dict[str, Json]:
 
 
 def ghn_facts(entry: BuiltinEntry) -> dict[str, Json]:
-    """What is known about a shipped hypernetwork: its card, or the recipe it was trained by."""
+    """What is known about a shipped hypernetwork or curve network: its card, or the recipe it was trained by."""
     if (entry.path / "card.json").is_file():
         return document(entry.path / "card.json")
     config = document(entry.path / "config.json")
     return {
-        "kind": "ghn",
+        "kind": entry.kind,
         "recipe": config.get("recipe"),
         "config": config.get("config"),
         "sha256": config.get("sha256"),

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from nasgraph.errors import UnknownNameError, ZooError
 from nasgraph.mlflow_client import resolve_tracking_uri
-from nasgraph.modelzoo.builtin import BuiltinEntry, builtin_entries, ghn_facts
+from nasgraph.modelzoo.builtin import BuiltinEntry, Kind, builtin_entries, ghn_facts
 from nasgraph.modelzoo.card import ModelCard, card_from_json, card_to_json, read_card
 from nasgraph.modelzoo.entry import (
     MAX_TEXT_BYTES,
@@ -40,15 +39,15 @@ class Listing:
 
     Attributes:
         name: Name of the entry.
-        kind: A trained network or a graph hypernetwork.
+        kind: What it is, see `nasgraph.modelzoo.builtin`.
         version: Number of the version; None for a shipped entry, which has one only.
         aliases: Aliases of any version, with their versions, sorted.
-        card: The card of a model; None for a hypernetwork, and (after a warning) for a damaged card.
+        card: The card of a model; None for the other kinds, and (after a warning) for a damaged card.
         source: "registry", or the package that ships it.
     """
 
     name: str
-    kind: Literal["model", "ghn"]
+    kind: Kind
     version: int | None
     aliases: tuple[tuple[str, int], ...]
     card: ModelCard | None
@@ -169,14 +168,15 @@ class Zoo:
         return _card_of(self._version(wanted))
 
     def facts(self, reference: str) -> dict[str, object]:
-        """What is known about a shipped hypernetwork; see `ghn_facts`. Raises `UnknownNameError` for anything else."""
+        """What is known about a shipped hypernetwork or curve network; see `ghn_facts`. Raises `UnknownNameError` for
+        anything else."""
         entry = builtin_entries().get(parse_reference(reference).name)
-        if entry is None or entry.kind != "ghn":
+        if entry is None or entry.kind == "model":
             raise UnknownNameError("hypernetwork in the zoo", reference, self._names(), hint=_HINT)
         return dict(ghn_facts(entry))
 
-    def kind(self, reference: str) -> Literal["model", "ghn"]:
-        """Whether a name belongs to a trained network or to a hypernetwork. Raises `UnknownNameError` for neither."""
+    def kind(self, reference: str) -> Kind:
+        """What a name belongs to. Raises `UnknownNameError` for nothing that is known."""
         wanted = parse_reference(reference)
         entry = builtin_entries().get(wanted.name)
         if entry is not None:
@@ -254,15 +254,22 @@ def accuracy_of(card: ModelCard) -> float:
     return -1.0 if found is None else found.value
 
 
+_NOT_A_MODEL: Mapping[Kind, str] = {
+    "ghn": "is a graph hypernetwork. Use it with 'nasgraph search --ghn {name}'",
+    "curves": "extrapolates learning curves. Read it with nasgraph.predict.curves.load_curve_network",
+    "performance": "holds measured architectures. Use it with 'nasgraph predict --known {name}'",
+    "prior-fitted": "predicts from a few labels. Read it with nasgraph.predict.prior_fitted.load_prior_fitted",
+}
+"""What to do with an entry that cannot be loaded as a model."""
+
+
 def _builtin(wanted: Reference) -> BuiltinEntry | None:
     """The shipped model of that name; None if no shipped entry has it."""
     entry = builtin_entries().get(wanted.name)
     if entry is None:
         return None
-    if entry.kind == "ghn":
-        raise ZooError(
-            f"'{wanted.name}' is a graph hypernetwork. Use it with 'nasgraph search --ghn {wanted.name}'"
-        )
+    if entry.kind != "model":
+        raise ZooError(f"'{wanted.name}' {_NOT_A_MODEL[entry.kind].format(name=wanted.name)}")
     if wanted.alias is not None or wanted.version not in (None, 1):
         raise ZooError(f"'{wanted.name}' is a shipped entry and has one version only")
     return entry
