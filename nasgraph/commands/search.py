@@ -47,6 +47,10 @@ def search(
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="random, tpe, nsgaii or gp.", show_default="tpe")
     ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option("--pruner", help="Stop hopeless trials: none, median or curve.", show_default="none"),
+    ] = None,
     ghn: Annotated[
         str | None,
         typer.Option("--ghn", help="auto, none, a shipped one by name, or a folder.", show_default="auto"),
@@ -109,6 +113,7 @@ def search(
         "screened": screened,
         "kept": kept,
         "sampler": sampler,
+        "pruner": pruner,
         "ghn": ghn,
         "train.epochs": epochs,
         "final.epochs": final_epochs,

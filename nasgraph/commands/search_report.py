@@ -57,7 +57,7 @@ class ProgressListener:
         if value is None:
             self._output.message(f"trial {result.number:>3}  {result.state.value}: {result.reason}")
         else:
-            mark = "  best so far" if value > self._best else ""
+            mark = "  best so far" if value > self._best else f"  {result.reason}" if result.reason else ""
             self._best = max(self._best, value)
             size = int(result.metrics["num_parameters"])
             self._output.message(

@@ -9,17 +9,21 @@ from nasgraph.data import DataSet, load_dataset
 from nasgraph.errors import NasGraphError
 from nasgraph.evaluate import PredictedWeightsConfig, PredictedWeightsScorer, TrainConfig, TrainEvaluator
 from nasgraph.hyper import GraphHyperNetwork
+from nasgraph.modelzoo.builtin import builtin_entries
 from nasgraph.pipeline.device import pick_device
 from nasgraph.pipeline.final import FinalModel, train_winner
 from nasgraph.pipeline.hypernetworks import find_ghn, open_ghn
 from nasgraph.pipeline.settings import SearchSettings, TrainingSettings
 from nasgraph.pipeline.workspace import Workspace
+from nasgraph.predict.curves import NetworkCurves, load_curve_network
 from nasgraph.search import (
+    Pruner,
     SearchConfig,
     SearchListener,
     SearchResult,
     Study,
     create_or_resume,
+    make_pruner,
     make_sampler,
     open_storage,
     run_search,
@@ -28,6 +32,7 @@ from nasgraph.seeding import derive_seed
 from nasgraph.spaces import SearchSpace, load_space
 
 OBJECTIVE = "val_accuracy"
+CURVE_NETWORK = "lc-pfn"
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,33 @@ def open_study(parts: Ingredients, workspace: Workspace, *, resume: bool) -> Stu
         seed=parts.settings.seed,
         data=f"{parts.data.name} {parts.data.sha256[:16]}",
         sampler=make_sampler(parts.settings.sampler, seed=parts.settings.seed),
+        pruner=pruner_of(parts),
+    )
+
+
+def pruner_of(parts: Ingredients) -> Pruner:
+    """The pruner that the settings name. The curve network is the shipped one.
+
+    A trial that starts from both kinds of weights reports its running best over two trainings. Where the second begins the
+    curve says nothing of its end, so nothing is stopped during the first.
+
+    Raises:
+        NasGraphError: If the curve network is missing or damaged.
+    """
+    settings = parts.settings
+    train = train_config(settings.train, has_ghn=parts.ghn is not None)
+    starts = 2 if train.init == "both" else 1
+    predictor = None
+    if settings.pruner == "curve":
+        shipped = builtin_entries()
+        if CURVE_NETWORK not in shipped:
+            raise NasGraphError(f"No installed package ships the curve network '{CURVE_NETWORK}'")
+        predictor = NetworkCurves(load_curve_network(shipped[CURVE_NETWORK].path))
+    return make_pruner(
+        settings.pruner,
+        num_steps=starts * train.epochs,
+        warmup_steps=train.epochs if starts == 2 else 1,
+        predictor=predictor,
     )
 
 

@@ -48,6 +48,7 @@ class SearchSettings(_Strict):
         screened: Candidates that the GHN scores before the first trial.
         kept: Best of them, which become the first trials.
         sampler: Optuna sampler that proposes the other trials.
+        pruner: Stops trials that will not win: "none", "median", or "curve" by extrapolation with the shipped `lc-pfn`.
         ghn: "auto" (a shipped GHN trained on this data, if there is one), "none", the name of a zoo entry, or a folder.
         tune_steps: Optimiser steps from the predicted weights before a candidate is scored.
         rank_by: Scores whose ranks are summed to rank screened candidates.
@@ -70,6 +71,7 @@ class SearchSettings(_Strict):
     screened: Annotated[int, Field(ge=0, le=10_000_000)] = 160
     kept: Annotated[int, Field(ge=0)] = 6
     sampler: str = "tpe"
+    pruner: Literal["none", "median", "curve"] = "none"
     ghn: str = "auto"
     tune_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
     rank_by: tuple[str, ...] = ("ghn_accuracy", "log_parameters")

@@ -3,8 +3,10 @@
 from optuna import Study
 from optuna.pruners import BasePruner as Pruner
 
+from nasgraph.search.curve_pruner import CurvePruner
 from nasgraph.search.journal import FileJournal
 from nasgraph.search.loop import run_search
+from nasgraph.search.pruners import PRUNERS, make_pruner
 from nasgraph.search.records import (
     Screen,
     ScreenedCandidate,
@@ -22,6 +24,8 @@ from nasgraph.search.study import create_or_resume, study_facts
 from nasgraph.search.trial_chooser import TrialChooser
 
 __all__ = [
+    "PRUNERS",
+    "CurvePruner",
     "FileJournal",
     "Pruner",
     "ReproducibleSampler",
@@ -37,6 +41,7 @@ __all__ = [
     "TrialResult",
     "TrialState",
     "create_or_resume",
+    "make_pruner",
     "make_sampler",
     "open_storage",
     "run_search",

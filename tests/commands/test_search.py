@@ -113,6 +113,7 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
         (["--data", "nothing/here.npz"], 1, "nothing/here.npz"),
         (["--ghn", "ghn-digit"], 2, "ghn-digits"),
         (["--sampler", "tpee"], 2, "tpe"),
+        (["--pruner", "halving"], 2, "pruner"),
         (["--trials", "0"], 2, "trials"),
         (["--budget", "soon"], 2, "10min"),
         (["--device", "abacus"], 2, "abacus"),

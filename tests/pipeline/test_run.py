@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
@@ -27,6 +28,8 @@ from nasgraph.pipeline import (
     train_config,
 )
 from nasgraph.pipeline.publish import write_winner
+from nasgraph.pipeline.run import pruner_of
+from nasgraph.search import TrialState
 
 SMALL = SearchSettings(
     space="mlp",
@@ -129,3 +132,41 @@ def test_study_names_are_safe_as_files(tmp_path: Path) -> None:
     for bad in ("", "../x", "a/b", ".hidden", "x" * 200):
         with pytest.raises(ConfigError, match="study name"):
             Workspace(tmp_path, bad)
+
+
+@pytest.mark.parametrize("pruner", ["median", "curve"])
+def test_a_pruner_stops_hopeless_trials_and_leaves_the_others_alone(tmp_path: Path, pruner: str) -> None:
+    settings = SearchSettings(
+        space="mlp",
+        trials=8,
+        screened=0,
+        kept=0,
+        ghn="none",
+        sampler="random",
+        train=TrainingSettings(epochs=6),
+    )
+    whole = search(
+        parts := load_ingredients(settings), open_study(parts, Workspace(tmp_path, "whole"), resume=False)
+    )
+    cut_settings = settings.model_copy(update={"pruner": pruner})
+    parts = load_ingredients(cut_settings)
+    cut = search(parts, open_study(parts, Workspace(tmp_path, "cut"), resume=False))
+    assert [t.candidate for t in cut.trials] == [t.candidate for t in whole.trials]
+    pruned = [t for t in cut.trials if t.state is TrialState.PRUNED]
+    assert pruned
+    assert all(t.reason.startswith("pruned at step") for t in pruned)
+    kept = {t.number: t.metrics["val_accuracy"] for t in cut.trials if t.state is TrialState.COMPLETE}
+    assert kept
+    assert kept == {t.number: t.metrics["val_accuracy"] for t in whole.trials if t.number in kept}
+
+
+def test_two_starts_are_two_trainings_for_a_pruner() -> None:
+    parts = load_ingredients(SMALL.model_copy(update={"pruner": "curve"}))
+    pruner = pruner_of(parts)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    study.add_trial(optuna.trial.create_trial(value=0.9))
+    trial = study.ask()
+    trial.report(0.1, 0)
+    assert not trial.should_prune()  # the second start has not begun, so nothing is said of the end
+    trial.report(0.1, 1)
+    assert not trial.should_prune()  # the last of two steps: it is over
