@@ -3,6 +3,7 @@
 from nasgraph.evaluate.anytime import AnytimeConfig, AnytimeScorer, TuningCurve, tuning_curve
 from nasgraph.evaluate.evaluation import Evaluation, Evaluator, KeepGoing, never_stop
 from nasgraph.evaluate.features import ConsensusScorer, ScoreFeatures, curve_columns, curve_scores
+from nasgraph.evaluate.latency import Latency, LatencyConfig, LatencyEvaluator, measure_latency
 from nasgraph.evaluate.measure import measure
 from nasgraph.evaluate.predicted import PredictedWeightsConfig, PredictedWeightsScorer
 from nasgraph.evaluate.protocol import ProtocolConfig, ProtocolResult, run_predictor_protocol
@@ -16,6 +17,9 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "KeepGoing",
+    "Latency",
+    "LatencyConfig",
+    "LatencyEvaluator",
     "Metric",
     "PredictedWeightsConfig",
     "PredictedWeightsScorer",
@@ -32,6 +36,7 @@ __all__ = [
     "curve_scores",
     "make_table",
     "measure",
+    "measure_latency",
     "never_stop",
     "open_table",
     "run_predictor_protocol",
