@@ -18,6 +18,7 @@ from nasgraph.predict.graph_predictor import GraphPredictor
 from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
 from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
 from nasgraph.predict.regressors import REGRESSORS, Regressor
+from nasgraph.predict.robot import RobotResult, robot_search
 from nasgraph.predict.surrogate import (
     EmbeddingFeatures,
     FeaturePredictor,
@@ -54,6 +55,7 @@ __all__ = [
     "Pretraining",
     "Proxy",
     "Regressor",
+    "RobotResult",
     "Scorer",
     "StackedPredictor",
     "TransferPredictor",
@@ -63,6 +65,7 @@ __all__ = [
     "mean_of_ranks",
     "pretrain",
     "proxy_scores",
+    "robot_search",
     "save_pretrained",
     "scaled_ranks",
 ]
