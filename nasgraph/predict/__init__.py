@@ -15,6 +15,14 @@ from nasgraph.predict.graph_network import (
     save_pretrained,
 )
 from nasgraph.predict.graph_predictor import GraphPredictor
+from nasgraph.predict.known import (
+    FittedPerformance,
+    KnownPerformance,
+    Neighbour,
+    Outside,
+    PerformanceMetric,
+)
+from nasgraph.predict.performance import Performance, performance
 from nasgraph.predict.prediction import NotFittedError, Prediction, Predictor, Scorer
 from nasgraph.predict.ranks import NormalScores, mean_of_ranks, scaled_ranks
 from nasgraph.predict.regressors import REGRESSORS, Regressor
@@ -40,15 +48,21 @@ __all__ = [
     "FeaturePredictor",
     "Features",
     "FittedEnsemble",
+    "FittedPerformance",
     "GaussianProcess",
     "GraphFeatures",
     "GraphNetworkPredictor",
     "GraphPredictor",
+    "KnownPerformance",
+    "Neighbour",
     "NeighbourhoodFeatures",
     "NetworkTraining",
     "NormalScores",
     "NotFittedError",
+    "Outside",
     "PathFeatures",
+    "Performance",
+    "PerformanceMetric",
     "Prediction",
     "Predictor",
     "PretrainedPredictor",
@@ -63,6 +77,7 @@ __all__ = [
     "fit_features",
     "load_pretrained",
     "mean_of_ranks",
+    "performance",
     "pretrain",
     "proxy_scores",
     "robot_search",

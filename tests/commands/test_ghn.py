@@ -1,4 +1,4 @@
-"""`nasgraph ghn` and `nasgraph predict`."""
+"""`nasgraph ghn`."""
 
 import json
 import os
@@ -148,24 +148,3 @@ def test_shipped_hypernetworks_are_listed(cli: Cli) -> None:
     done = cli("ghn", "list", "--json")
     assert done.code == 0
     assert "ghn-digits" in [item["name"] for item in done.json["ghns"]]
-
-
-def test_an_architecture_is_scored_beside_random_ones(cli: Cli) -> None:
-    done = cli("predict", "mlp:3", "--compare", "4", "--tune-steps", "2", "--json")
-    assert done.code == 0, done.err
-    assert 0 <= done.json["scores"]["ghn_accuracy"] <= 1
-    assert done.json["compared_with"] == 4
-    assert done.json["num_parameters"] > 0
-
-
-def test_an_architecture_of_another_shape_is_refused(cli: Cli, tmp_path: Path) -> None:
-    assert cli("show", "mlp:0", "--input-shape", "1,4,4", "-o", "graph.json").code == 0
-    done = cli("predict", "graph.json", "--space", "mlp")
-    assert done.code == 2
-    assert "reads" in done.err
-
-
-def test_without_a_hypernetwork_there_is_no_score(cli: Cli, tmp_path: Path) -> None:
-    done = cli("predict", "mlp:0", "--ghn", "none")
-    assert done.code == 2
-    assert "nasgraph ghn train" in done.err
