@@ -13,7 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from nasgraph.commands import demo, ghn, init, predict, search, show, spaces, trace, zoo
+from nasgraph.commands import bench, demo, ghn, init, predict, search, show, spaces, trace, zoo
 from nasgraph.commands.options import WrongUsageError
 from nasgraph.errors import ConfigError, NasGraphError, UnknownNameError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench.app, name="bench")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(ghn.app, name="ghn")
 app.add_typer(zoo.app, name="zoo")

@@ -8,6 +8,7 @@ from nasgraph.evaluate.measure import measure
 from nasgraph.evaluate.predicted import PredictedWeightsConfig, PredictedWeightsScorer
 from nasgraph.evaluate.protocol import ProtocolConfig, ProtocolResult, run_predictor_protocol
 from nasgraph.evaluate.table import Metric, Table, TableError, TableInfo, make_table, open_table, write_table
+from nasgraph.evaluate.table_search import SearchProtocolConfig, SearchProtocolResult, run_search_protocol
 from nasgraph.evaluate.train import TrainConfig, TrainEvaluator, train_graph
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "ProtocolConfig",
     "ProtocolResult",
     "ScoreFeatures",
+    "SearchProtocolConfig",
+    "SearchProtocolResult",
     "Table",
     "TableError",
     "TableInfo",
@@ -40,6 +43,7 @@ __all__ = [
     "never_stop",
     "open_table",
     "run_predictor_protocol",
+    "run_search_protocol",
     "train_graph",
     "tuning_curve",
     "write_table",
