@@ -1,6 +1,7 @@
 """Performance from a graph: zero-cost proxies, surrogates, and ranks that combine them."""
 
 from nasgraph.predict.columns import ColumnScale, Familiarity
+from nasgraph.predict.costs import CostColumns, operator_costs
 from nasgraph.predict.ensemble import Blocks, EnsembleConfig, FittedEnsemble, fit_ensemble
 from nasgraph.predict.gaussian_process import GaussianProcess
 from nasgraph.predict.graph_features import GraphFeatures, NeighbourhoodFeatures
@@ -15,6 +16,7 @@ from nasgraph.predict.graph_network import (
     save_pretrained,
 )
 from nasgraph.predict.graph_predictor import GraphPredictor
+from nasgraph.predict.hardware import HardwareModel, HardwarePredictor, fit_hardware
 from nasgraph.predict.known import (
     FittedPerformance,
     KnownPerformance,
@@ -42,6 +44,7 @@ __all__ = [
     "REGRESSORS",
     "Blocks",
     "ColumnScale",
+    "CostColumns",
     "EmbeddingFeatures",
     "EnsembleConfig",
     "Familiarity",
@@ -53,6 +56,8 @@ __all__ = [
     "GraphFeatures",
     "GraphNetworkPredictor",
     "GraphPredictor",
+    "HardwareModel",
+    "HardwarePredictor",
     "KnownPerformance",
     "Neighbour",
     "NeighbourhoodFeatures",
@@ -75,8 +80,10 @@ __all__ = [
     "TransferPredictor",
     "fit_ensemble",
     "fit_features",
+    "fit_hardware",
     "load_pretrained",
     "mean_of_ranks",
+    "operator_costs",
     "performance",
     "pretrain",
     "proxy_scores",
