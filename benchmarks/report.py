@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 from benchmarks.ghn.report import SECTIONS as GHN_SECTIONS
+from benchmarks.predictors.report import SECTIONS as PREDICTOR_SECTIONS
 from nasgraph.files import write_text
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -192,6 +193,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "predict large": predict_large,
     "spaces": spaces,
     **GHN_SECTIONS,
+    **PREDICTOR_SECTIONS,
 }
 
 

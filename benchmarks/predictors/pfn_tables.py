@@ -77,9 +77,7 @@ def _nasbench201_features() -> tuple[Array, Array]:
     codes = {tuple(ops[index]): place for place, index in enumerate(scored["index"])}
     known = scored["cifar10"]  # an archive reads its member anew at each access
     unknown = np.full(known.shape[1], np.nan)
-    proxies = np.stack(
-        [known[codes[key]] if (key := tuple(row)) in codes else unknown for row in ops]
-    )
+    proxies = np.stack([known[codes[key]] if (key := tuple(row)) in codes else unknown for row in ops])
     one_hot = ops[:, :, None] == np.arange(len(names))
     parts = [one_hot.sum(axis=1), one_hot.reshape(len(ops), -1)]
     real = [index for index in range(len(names)) if index != none]

@@ -48,7 +48,8 @@ class SearchSettings(_Strict):
         screened: Candidates that the GHN scores before the first trial.
         kept: Best of them, which become the first trials.
         sampler: Optuna sampler that proposes the other trials.
-        pruner: Stops trials that will not win: "none", "median", or "curve" by extrapolation with the shipped `lc-pfn`.
+        pruner: Stops trials that will not win: "none", "median", or "curve" by extrapolation with the shipped `lc-pfn`. Worth its
+            while from ten epochs or so.
         ghn: "auto" (a shipped GHN trained on this data, if there is one), "none", the name of a zoo entry, or a folder.
         tune_steps: Optimiser steps from the predicted weights before a candidate is scored.
         rank_by: Scores whose ranks are summed to rank screened candidates.
