@@ -339,18 +339,20 @@ def _non_negative(columns: Terms, targets: Values, *, rounds: int = 8) -> Float[
     scale = columns.mean(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     unit = columns / scale
-    typical = float(np.exp(np.median(np.log(targets))))
-    shrink = math.sqrt(SHRINKAGE * len(targets)) / typical * np.eye(unit.shape[1])
+    typical = float(np.median(targets))
+    # The solver's tolerance is absolute, and with few labels its choice of columns can hang on the last bit: neither may see the unit.
+    shares = np.maximum(np.round(targets / typical, 12), 1e-12)
+    shrink = math.sqrt(SHRINKAGE * len(shares)) * np.eye(unit.shape[1])
     shrink[0] = 0  # what every network needs, whatever it is, comes free
-    expected, trust = np.maximum(targets, typical / 10), np.ones(len(targets))
+    expected, trust = np.maximum(shares, 1 / 10), np.ones(len(shares))
     coefficients = np.zeros(unit.shape[1])
     for _ in range(rounds):
         weight = np.sqrt(trust) / expected
         system = np.vstack([unit * weight[:, None], shrink])
-        aim = np.concatenate([targets * weight, np.zeros(unit.shape[1])])
+        aim = np.concatenate([shares * weight, np.zeros(unit.shape[1])])
         coefficients, _ = nnls(system, aim, maxiter=100 * unit.shape[1])
-        expected = np.maximum(unit @ coefficients, typical / 100)
-        off = np.log(targets / expected)
+        expected = np.maximum(unit @ coefficients, 1 / 100)
+        off = np.log(shares / expected)
         trust = 1 / (1 + (off / (3 * max(0.02, 1.4826 * float(np.median(np.abs(off)))))) ** 2)
-    result: Array = coefficients / scale
+    result: Array = typical * coefficients / scale
     return result
