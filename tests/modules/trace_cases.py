@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 Function = Callable[..., Tensor]
 Shape = tuple[int, ...]
@@ -436,7 +437,7 @@ LAYERS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
     "MultiheadAttention of another width": (CrossAttention, TOKENS),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), TOKENS),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3)), SIGNAL),
-    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4)), TOKENS),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4), n_power_iterations=20), TOKENS),
     "ParameterDict": (
         lambda: Call(lambda x, a, b: x * a + b, (8,), (1, 8)),
         TOKENS,
@@ -456,4 +457,7 @@ def randomised(module: nn.Module, *, seed: int) -> nn.Module:
                 buffer.copy_(torch.rand(buffer.shape, generator=rng) + 0.5)
             elif name.endswith("running_mean"):
                 buffer.copy_(torch.randn(buffer.shape, generator=rng))
+        for part in module.modules():
+            if parametrize.is_parametrized(part, "weight"):
+                _ = part.weight  # a spectral norm follows the new weights, lest it divide by nearly nothing
     return module.eval()

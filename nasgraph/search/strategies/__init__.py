@@ -1,0 +1,1 @@
+"""Search strategies that see graphs: samplers that propose whole architectures."""
