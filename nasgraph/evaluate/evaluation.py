@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -39,6 +39,7 @@ class Evaluation:
         return self.metrics[self.objective]
 
 
+@runtime_checkable  # so that the type checker of the tests can look
 class Evaluator(Protocol):
     """Measures one candidate. Called once per trial, by one thread at a time; must not change the graph.
 

@@ -17,15 +17,9 @@ from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import InvalidChoiceError, InvalidGraphError
 from nasgraph.search.experience import Experience, Observation
-from nasgraph.search.records import TrialState
+from nasgraph.search.history import STATES
 from nasgraph.seeding import derive_seed
 from nasgraph.spaces import Candidate, Question, ReplayChooser, SearchSpace, realise
-
-_STATES = {
-    OptunaState.COMPLETE: TrialState.COMPLETE,
-    OptunaState.PRUNED: TrialState.PRUNED,
-    OptunaState.FAIL: TrialState.FAILED,
-}
 
 
 class ArchitectureSampler(BaseSampler):
@@ -139,8 +133,6 @@ class _StudyReader:
                 gains = tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
             step = trial.last_step
             last = None if step is None else signs[0] * trial.intermediate_values[step]
-            self._observations.append(
-                Observation(trial.number, candidate, _STATES[trial.state], gains, last)
-            )
+            self._observations.append(Observation(trial.number, candidate, STATES[trial.state], gains, last))
             self._known.add(candidate.graph.fingerprint)
         return self._experience

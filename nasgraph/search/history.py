@@ -9,10 +9,11 @@ Everything is kept in the user attributes of Optuna's trials, so that a study is
     scores         from screening
     metrics, seconds, reason    how the evaluation went
     deaths         how many processes died evaluating it
+    refused        proposals for this trial that were refused before it, as their graphs were known
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import optuna
@@ -20,9 +21,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import InvalidChoiceError
-from nasgraph.search.owners import is_dead, is_here
+from nasgraph.search.owners import Heartbeats, is_dead, is_here
 from nasgraph.search.records import StudyError, TrialResult, TrialState
-from nasgraph.spaces import SearchSpace, architecture_from_json, replay
+from nasgraph.spaces import Candidate, SearchSpace, architecture_from_json, replay
 
 OWNER = "owner"
 FINGERPRINT = "fingerprint"
@@ -33,11 +34,12 @@ METRICS = "metrics"
 SECONDS = "seconds"
 REASON = "reason"
 DEATHS = "deaths"
+REFUSED = "refused"
 
 MAX_DEATHS = 3
 """Processes that may die evaluating one candidate before it counts as failed: it may be what kills them."""
 
-_STATES = {
+STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
     OptunaState.PRUNED: TrialState.PRUNED,
     OptunaState.FAIL: TrialState.FAILED,
@@ -53,28 +55,32 @@ class History:
         known: Number of the trial that evaluated, or is evaluating, the graph of each fingerprint.
         evaluated: Finished trials that were evaluated, by number.
         unfinished: Waiting and running trials, by number.
-        num_duplicates: Finished trials whose graph was known.
-        unused_in_row: Latest finished trials that were not evaluated, up to the latest that was.
+        num_trials: Trials of every kind: the number that the next will have.
+        num_duplicates: Proposals whose graph was known.
+        last_claimed: Highest number of a trial that claimed a graph; -1 if there is none.
+        heartbeats: Which owners on other machines still live.
     """
 
     study: optuna.Study
     known: dict[str, int] = field(default_factory=dict)
     evaluated: dict[int, FrozenTrial] = field(default_factory=dict)
     unfinished: dict[int, FrozenTrial] = field(default_factory=dict)
+    num_trials: int = 0
     num_duplicates: int = 0
-    unused_in_row: int = 0
-    _num_seen: int = 0
+    last_claimed: int = -1
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
 
     def refresh(self) -> None:
         """Read what is new: trials that appeared, and those that were unfinished."""
         trials = self.study.get_trials(deepcopy=False)
-        numbers = [*sorted(self.unfinished), *range(self._num_seen, len(trials))]
-        self._num_seen = len(trials)
+        numbers = [*sorted(self.unfinished), *range(self.num_trials, len(trials))]
+        self.num_trials = len(trials)
         for number in numbers:
             trial = trials[number]
             fingerprint = trial.user_attrs.get(FINGERPRINT)
             if fingerprint is not None:
                 self.known.setdefault(fingerprint, number)
+                self.last_claimed = max(self.last_claimed, number)
             if trial.state.is_finished():
                 self.unfinished.pop(number, None)
                 self._add_finished(trial)
@@ -84,11 +90,15 @@ class History:
     def _add_finished(self, trial: FrozenTrial) -> None:
         if FINGERPRINT in trial.user_attrs:
             self.evaluated[trial.number] = trial
-            self.unused_in_row = 0
-            return
-        self.unused_in_row += 1
-        if DUPLICATE_OF in trial.user_attrs:
+            self.num_duplicates += int(trial.user_attrs.get(REFUSED, 0))
+        elif DUPLICATE_OF in trial.user_attrs:
             self.num_duplicates += 1
+
+    @property
+    def unused_in_row(self) -> int:
+        """How many trials after the last that claimed a graph are finished."""
+        after = self.num_trials - self.last_claimed - 1
+        return after - sum(number > self.last_claimed for number in self.unfinished)
 
     @property
     def waiting(self) -> list[int]:
@@ -102,8 +112,15 @@ class History:
 
     @property
     def num_underway(self) -> int:
-        """Trials that processes of this machine are evaluating."""
-        return sum(is_here(trial.user_attrs.get(OWNER) or {}) for trial in self.running)
+        """Trials that living processes are evaluating."""
+        return sum(not self._is_orphan(trial) for trial in self.running)
+
+    def _is_orphan(self, trial: FrozenTrial) -> bool:
+        """Whether nobody evaluates a running trial. One without an owner is an orphan: owners are written under the lock."""
+        owner = trial.user_attrs.get(OWNER)
+        if not owner:
+            return True
+        return is_dead(owner) if is_here(owner) else self.heartbeats.has_stopped(self.study, owner)
 
     def give_back(self, trial: FrozenTrial, *, by_death: bool) -> None:
         """Let a running trial wait again, under its number and with its choices; call it with the machine's lock held.
@@ -122,24 +139,24 @@ class History:
             self.study.tell(trial.number, state=OptunaState.FAIL)
 
     def give_back_orphans(self) -> int:
-        """Give back the running trials of dead processes; call it with the machine's lock held.
-
-        A trial without an owner is an orphan too: owners are written under the lock. Returns how many there were.
-        """
+        """Give back the running trials of dead processes; call it with the machine's lock held. Returns how many there were."""
         self.refresh()
-        orphans = [
-            trial for trial in self.running if not (owner := trial.user_attrs.get(OWNER)) or is_dead(owner)
-        ]
+        orphans = [trial for trial in self.running if self._is_orphan(trial)]
         for trial in orphans:
             self.give_back(trial, by_death=True)
         self.refresh()
         return len(orphans)
 
-    def give_back_own(self, owner: Mapping[str, str | int]) -> None:
-        """Give back what the run that `owner` identifies is evaluating; call it with the machine's lock held."""
+    def give_back_own(self, owner: Mapping[str, str | int], *, but: Container[int] = ()) -> None:
+        """Give back the running trials of the run that `owner` identifies; call it with the machine's lock held.
+
+        Args:
+            owner: The run.
+            but: Numbers of trials that it keeps.
+        """
         self.refresh()
         for trial in self.running:
-            if (trial.user_attrs.get(OWNER) or {}).get("run") == owner["run"]:
+            if (trial.user_attrs.get(OWNER) or {}).get("run") == owner["run"] and trial.number not in but:
                 self.give_back(trial, by_death=False)
         self.refresh()
 
@@ -157,22 +174,32 @@ class History:
         """
         trial = self.evaluated[number]
         attrs = trial.user_attrs
-        try:
-            candidate = replay(space, architecture_from_json(json.loads(attrs[ARCHITECTURE])))
-        except InvalidChoiceError as error:
-            raise self._changed_space(space, number) from error
-        if candidate.graph.fingerprint != attrs[FINGERPRINT]:
-            raise self._changed_space(space, number)
+        candidate = self.candidate_of(space, trial)
         return TrialResult(
             number=number,
             candidate=candidate,
-            state=_STATES[trial.state],
+            state=STATES[trial.state],
             evaluation=None,
             metrics=attrs.get(METRICS, {}),
             reason=attrs.get(REASON, ""),
             scores=attrs.get(SCORES, {}),
             seconds=attrs.get(SECONDS, 0.0),
         )
+
+    def candidate_of(self, space: SearchSpace, trial: FrozenTrial) -> Candidate:
+        """The candidate that a trial claimed.
+
+        Raises:
+            StudyError: If the space no longer gives the graph that was claimed.
+        """
+        attrs = trial.user_attrs
+        try:
+            candidate = replay(space, architecture_from_json(json.loads(attrs[ARCHITECTURE])))
+        except InvalidChoiceError as error:
+            raise self._changed_space(space, trial.number) from error
+        if candidate.graph.fingerprint != attrs[FINGERPRINT]:
+            raise self._changed_space(space, trial.number)
+        return candidate
 
     def _changed_space(self, space: SearchSpace, number: int) -> StudyError:
         return StudyError(

@@ -3,20 +3,22 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import NasGraphError
-from nasgraph.search.history import METRICS, OWNER, REASON, SECONDS, History
-from nasgraph.search.measuring import Outcome, measure
-from nasgraph.search.owners import is_here, machine_lock, run_identity
-from nasgraph.search.proposals import Proposal, propose
+from nasgraph.evaluate.evaluation import Evaluator
+from nasgraph.search.executors import Executor, SerialExecutor, Task
+from nasgraph.search.history import METRICS, REASON, SECONDS, History
+from nasgraph.search.measuring import Outcome
+from nasgraph.search.owners import heartbeat, machine_lock, run_identity
+from nasgraph.search.patience import patiently
+from nasgraph.search.proposals import Later, Proposal, Proposer
 from nasgraph.search.records import (
-    Measurement,
     Screen,
     ScreenedCandidate,
     SearchConfig,
@@ -26,8 +28,11 @@ from nasgraph.search.records import (
     TrialResult,
     TrialState,
 )
+from nasgraph.search.reports import TrialReports
+from nasgraph.search.samplers import ReproducibleSampler
 from nasgraph.search.screening import screen_candidates
 from nasgraph.search.study import check_study, study_facts
+from nasgraph.seeding import derive_seed
 from nasgraph.spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -35,11 +40,14 @@ logger = logging.getLogger(__name__)
 TIME_LIMIT = "time limit"
 INTERRUPTED = "interrupted"
 MAX_FAILURES_AT_FIRST = 10
+AHEAD = "ahead"
+WAIT_S = 1.0
+POLL_S = 0.2
 
 
 def run_search(
     space: SearchSpace,
-    evaluate: Measurement,
+    evaluate: Evaluator | Executor,
     study: optuna.Study,
     config: SearchConfig,
     *,
@@ -52,17 +60,21 @@ def run_search(
     Guarantees:
 
     - A finished trial is in the study, for good if the storage is persistent, before the next is asked for.
-    - No graph is evaluated twice, also not by several processes of one machine, nor after a failure. A candidate whose
-      process died or was interrupted is evaluated again, under its number.
-    - Same seed, same trials, whether or not the search was killed and continued in between: with one process, a sampler
-      from `make_sampler`, and an evaluator that keeps its promise of equal results. One exception: a candidate whose
-      evaluation three processes did not survive counts as failed.
+    - No graph is evaluated twice, also not by several processes, nor after a failure. A candidate whose process died or was
+      interrupted is evaluated again, under its number.
+    - Same seed and same `config.ahead`, same trials, with any number of workers, whether or not the search was killed and
+      continued in between: with a sampler from `make_sampler`, no pruner, and an evaluator that keeps its promise of equal
+      results. One exception: a candidate whose evaluation three processes did not survive counts as failed.
     - A candidate that fails (exception, memory, time limit, no finite number) is recorded with its reason, and the
       search goes on.
+    - A storage that is away for a while is waited for (`patience.MAX_WAIT_S`).
+
+    Several processes, on one machine or several, may call this with one study in a shared storage. They share the trials;
+    each ends when all are done, and takes over what a dead one left.
 
     Args:
         space: What is searched.
-        evaluate: Measures one candidate.
+        evaluate: Measures one candidate; or an executor, which measures several at a time and is not closed.
         study: Maximises one number. `create_or_resume` makes it; one made by Optuna serves too.
         config: Settings.
         screen: Scores candidates without training; used if `config.num_screened` is positive.
@@ -78,12 +90,12 @@ def run_search(
     """
     started = time.monotonic()
     check_study(study, space)
-    objective = str(study_facts(study).get("objective", ""))
+    executor = evaluate if isinstance(evaluate, Executor) else SerialExecutor(evaluate)
     history = History(study)
     with machine_lock():
         history.give_back_orphans()
-    _warn_of_other_machines(history)
     results = {number: history.restore(space, number) for number in history.evaluated}
+    objective = str(study_facts(study).get("objective", ""))
     info = SearchInfo(study.study_name, space.name, objective, config, len(results), dict(tags or {}))
     for listener in listeners:
         listener.on_start(info)
@@ -92,28 +104,25 @@ def run_search(
         return config.time_limit_s is not None and time.monotonic() - started > config.time_limit_s
 
     screened: tuple[ScreenedCandidate, ...] = ()
-    own_best: TrialResult | None = None
+    course = _Course(space, history, results, objective, listeners)
     with _own_trials(history) as owner:
+        proposer = Proposer(
+            space,
+            history,
+            config,
+            owner=owner,
+            ahead=_ahead(study, config, executor),
+            admits=lambda graph: True,  # noqa: ARG005
+        )
         try:
             if screen is not None and config.num_screened:
                 screened = screen_candidates(
                     space, screen, history, config, listeners=listeners, out_of_time=out_of_time
                 )
-            while True:
-                proposal = TIME_LIMIT if out_of_time() else propose(space, history, config, owner=owner)
-                if isinstance(proposal, str):
-                    stopped_because = proposal
-                    break
-                outcome = measure(evaluate, proposal, config, objective=objective)
-                result = _record(study, proposal, outcome)
-                results[result.number] = _without_state(result)
-                own_best = _better(own_best, result)
-                for listener in listeners:
-                    listener.on_trial(result)
-                _stop_if_nothing_works(results)
+            stopped_because = _run_trials(proposer, executor, course, config, out_of_time=out_of_time)
         except KeyboardInterrupt:
             stopped_because = INTERRUPTED
-    trials, best = _finish(space, history, results, own_best)
+    trials, best = _finish(space, history, results, course.own_best)
     end = SearchResult(
         study=study.study_name,
         trials=trials,
@@ -128,10 +137,146 @@ def run_search(
     return end
 
 
+def _run_trials(
+    proposer: Proposer,
+    executor: Executor,
+    course: "_Course",
+    config: SearchConfig,
+    *,
+    out_of_time: Callable[[], bool],
+) -> str:
+    """Keep the executor busy until there is enough. Returns why it stopped."""
+    underway: dict[int, Underway] = {}
+    stopped_because = ""
+
+    def on_report(number: int, step: int, value: float) -> bool:
+        return patiently(lambda: underway[number].reports.keep_going(step, value))
+
+    while True:
+        others = False
+        while not stopped_because and len(underway) < executor.num_workers:
+            proposal = TIME_LIMIT if out_of_time() else patiently(lambda: proposer.propose(underway))
+            if isinstance(proposal, str):
+                stopped_because = proposal
+            elif isinstance(proposal, Later):
+                others = not underway
+                break
+            else:
+                reports = TrialReports(proposal.trial, proposal.reported)
+                underway[proposal.trial.number] = Underway(proposal, reports)
+                executor.submit(_task(proposal, config))
+        if not underway and stopped_because:
+            return stopped_because
+        if others:
+            time.sleep(POLL_S)
+        for finished in executor.wait(on_report, timeout_s=WAIT_S):
+            one = underway.pop(finished.number)
+            if finished.outcome is not None:
+                course.record(one.proposal, finished.outcome)
+            else:
+                course.record_death(one.proposal)
+
+
+@dataclass(frozen=True)
+class Underway:
+    """A trial that is being evaluated."""
+
+    proposal: Proposal
+    reports: TrialReports
+
+
+@dataclass
+class _Course:
+    """What came of the trials so far, and who hears of it."""
+
+    space: SearchSpace
+    history: History
+    results: dict[int, TrialResult]
+    objective: str
+    listeners: Sequence[SearchListener]
+    own_best: TrialResult | None = None
+
+    def record(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Write an outcome into the study; when this returns it is durable. Then tell the listeners."""
+        evaluation = outcome.evaluation
+        if evaluation is not None and self.objective not in ("", evaluation.objective):
+            raise NasGraphError(
+                f"The study optimises '{self.objective}', but the evaluator measures '{evaluation.objective}'"
+            )
+        if not patiently(lambda: _write(self.history.study, proposal.trial, outcome)):
+            logger.warning(
+                "Trial %d was taken over by another process. What was measured here is dropped",
+                proposal.trial.number,
+            )
+            return
+        self._add(
+            TrialResult(
+                number=proposal.trial.number,
+                candidate=proposal.candidate,
+                state=outcome.state,
+                evaluation=evaluation,
+                metrics=outcome.metrics,
+                reason=outcome.reason,
+                scores=proposal.scores,
+                seconds=outcome.seconds,
+            )
+        )
+
+    def record_death(self, proposal: Proposal) -> None:
+        """Let a trial wait again whose worker died. If it keeps killing workers it has failed."""
+        number = proposal.trial.number
+        with machine_lock():
+            self.history.refresh()
+            self.history.give_back(self.history.unfinished[number], by_death=True)
+            self.history.refresh()
+        if number in self.history.evaluated:
+            self._add(self.history.restore(self.space, number))
+
+    def _add(self, result: TrialResult) -> None:
+        self.results[result.number] = _without_state(result)
+        self.own_best = _better(self.own_best, result)
+        for listener in self.listeners:
+            listener.on_trial(result)
+        _stop_if_nothing_works(self.results)
+
+
+def _ahead(study: optuna.Study, config: SearchConfig, executor: Executor) -> int:
+    """See `SearchConfig.ahead`. What a study is begun with is kept in it."""
+    known = study.user_attrs.get(AHEAD)
+    wanted = config.ahead
+    if wanted is None:
+        wanted = (
+            known if known is not None else (1 if executor.num_workers == 1 else 2 * executor.num_workers)
+        )
+    if known is None:
+        study.set_user_attr(AHEAD, wanted)
+    elif known != wanted:
+        logger.warning(
+            "The study was begun with 'ahead' %d, and goes on with %d: its course is no longer that of an uninterrupted search",
+            known,
+            wanted,
+        )
+        study.set_user_attr(AHEAD, wanted)
+    if 0 < wanted < executor.num_workers:
+        logger.warning(
+            "Only %d of %d workers will be busy: 'ahead' is %d", wanted, executor.num_workers, wanted
+        )
+    if isinstance(study.sampler, ReproducibleSampler):
+        study.sampler.ahead = wanted
+    return int(wanted)
+
+
+def _task(proposal: Proposal, config: SearchConfig) -> Task:
+    """The seed depends on the search's seed and the graph alone."""
+    graph = proposal.candidate.graph
+    seed = derive_seed(config.seed, "trial", graph.fingerprint) & 0x7FFFFFFF
+    return Task(proposal.trial.number, graph, seed, config.trial_time_limit_s)
+
+
 @contextmanager
 def _own_trials(history: History) -> Iterator[Mapping[str, str | int]]:
     """Identity of this run. However the run ends, no trial of its stays marked as running."""
-    with run_identity() as owner:
+    with run_identity() as owner, heartbeat(history.study, owner):
         try:
             yield owner
         finally:
@@ -143,13 +288,17 @@ def _own_trials(history: History) -> Iterator[Mapping[str, str | int]]:
                 logger.warning("The running trial could not be given back", exc_info=True)
 
 
-def _record(study: optuna.Study, proposal: Proposal, outcome: Outcome) -> TrialResult:
-    """Write an outcome into the study. When this returns it is durable."""
-    trial = proposal.trial
+def _write(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> bool:
+    """Write an outcome into the study. May be called again if it broke off. False if the trial is no longer ours."""
+    now = study._storage.get_trial(trial._trial_id)
+    if now.state.is_finished():
+        return now.user_attrs.get(SECONDS) == outcome.seconds  # written by us before the connection broke
+    if now.state != OptunaState.RUNNING:
+        return False
     trial.set_user_attr(METRICS, dict(outcome.metrics))
-    trial.set_user_attr(SECONDS, outcome.seconds)
     if outcome.reason:
         trial.set_user_attr(REASON, outcome.reason)
+    trial.set_user_attr(SECONDS, outcome.seconds)
     if outcome.state is TrialState.COMPLETE:
         assert outcome.evaluation is not None
         study.tell(trial, float(outcome.evaluation.value))
@@ -157,16 +306,7 @@ def _record(study: optuna.Study, proposal: Proposal, outcome: Outcome) -> TrialR
         study.tell(
             trial, state=OptunaState.PRUNED if outcome.state is TrialState.PRUNED else OptunaState.FAIL
         )
-    return TrialResult(
-        number=trial.number,
-        candidate=proposal.candidate,
-        state=outcome.state,
-        evaluation=outcome.evaluation,
-        metrics=outcome.metrics,
-        reason=outcome.reason,
-        scores=proposal.scores,
-        seconds=outcome.seconds,
-    )
+    return True
 
 
 def _without_state(result: TrialResult) -> TrialResult:
@@ -213,15 +353,3 @@ def _finish(
     if own_best is not None and own_best.number != best:
         results[own_best.number] = _without_state(own_best)
     return tuple(result for _, result in sorted(results.items())), None if best is None else results[best]
-
-
-def _warn_of_other_machines(history: History) -> None:
-    for trial in history.running:
-        owner = trial.user_attrs[OWNER]
-        if not is_here(owner):
-            logger.warning(
-                "Trial %d is marked as running on '%s' (process %s). If that machine stopped, the trial is lost",
-                trial.number,
-                owner["host"],
-                owner["pid"],
-            )

@@ -1,18 +1,15 @@
-"""Evaluating one proposal: limits, pruning, and what happens when it fails."""
+"""Evaluating one graph: limits, pruning, and what happens when it fails. Knows nothing of studies."""
 
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import optuna
-
-from nasgraph.errors import CandidateError, NasGraphError
-from nasgraph.evaluate.evaluation import Evaluation
-from nasgraph.search.proposals import Proposal
-from nasgraph.search.records import Measurement, SearchConfig, TrialState
-from nasgraph.seeding import derive_seed
+from nasgraph.errors import CandidateError
+from nasgraph.evaluate.evaluation import Evaluation, Evaluator
+from nasgraph.ir import ComputationalGraph
+from nasgraph.search.records import TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +27,32 @@ class Outcome:
     seconds: float
 
 
-def measure(evaluate: Measurement, proposal: Proposal, config: SearchConfig, *, objective: str) -> Outcome:
-    """Evaluate a proposal. Whatever the evaluator raises becomes the reason of a failed outcome.
+def failure(reason: str, *, seconds: float = 0.0) -> Outcome:
+    """The outcome of an evaluation that gave nothing."""
+    return Outcome(TrialState.FAILED, None, {}, reason, seconds)
 
-    The seed depends on the search's seed and the graph alone.
+
+def measure(
+    evaluate: Evaluator,
+    graph: ComputationalGraph,
+    *,
+    seed: int,
+    time_limit_s: float | None,
+    on_report: Callable[[int, float], bool],
+) -> Outcome:
+    """Evaluate a graph. Whatever the evaluator raises becomes the reason of a failed outcome.
 
     Args:
         evaluate: Measures the graph.
-        proposal: What to measure.
-        config: Settings.
-        objective: Metric that the evaluation must optimise; empty: any.
+        graph: What to measure.
+        seed: Seed of the measurement.
+        time_limit_s: Seconds after which it is stopped when it next reports.
+        on_report: Told each step and the objective after it; False prunes.
 
     Raises:
-        NasGraphError: If the evaluator optimises another metric: no candidate can repair that.
-        StudyError: If the study cannot be written.
+        Exception: What `on_report` raised. It is a fault of the study, which the evaluator must not pass off as its own.
     """
-    graph = proposal.candidate.graph
-    seed = derive_seed(config.seed, "trial", graph.fingerprint) & 0x7FFFFFFF
-    watch = _Watch(proposal, config.trial_time_limit_s)
+    watch = _Watch(on_report, time_limit_s)
     started = time.monotonic()
     evaluation: Evaluation | None = None
     reason = ""
@@ -57,20 +62,16 @@ def measure(evaluate: Measurement, proposal: Proposal, config: SearchConfig, *, 
         value = float(evaluation.value)
     except Exception as error:
         reason = reason_of(error)
-        logger.debug("Trial %d failed", proposal.trial.number, exc_info=True)
+        logger.debug("The evaluation of %s failed", graph.fingerprint, exc_info=True)
     seconds = time.monotonic() - started
     if watch.fault is not None:
         raise watch.fault
     if evaluation is None or reason:
-        return Outcome(TrialState.FAILED, None, {}, reason, seconds)
-    if objective and evaluation.objective != objective:
-        raise NasGraphError(
-            f"The study optimises '{objective}', but the evaluator measures '{evaluation.objective}'"
-        )
+        return failure(reason, seconds=seconds)
     if watch.pruned_at is not None:
         return Outcome(TrialState.PRUNED, evaluation, metrics, f"pruned at step {watch.pruned_at}", seconds)
     if not math.isfinite(value):
-        return Outcome(TrialState.FAILED, None, {}, f"'{evaluation.objective}' is {value}", seconds)
+        return failure(f"'{evaluation.objective}' is {value}", seconds=seconds)
     return Outcome(TrialState.COMPLETE, evaluation, metrics, "", seconds)
 
 
@@ -87,12 +88,10 @@ def reason_of(error: Exception) -> str:
 
 
 class _Watch:
-    """Answers an evaluator's `keep_going`: reports to the pruner, and keeps the time limit."""
+    """Answers an evaluator's `keep_going`: passes reports on, and keeps the time limit."""
 
-    def __init__(self, proposal: Proposal, time_limit_s: float | None) -> None:
-        self._trial: optuna.Trial = proposal.trial
-        self._reported = dict(proposal.reported)
-        self._last_known = max(self._reported, default=-1)
+    def __init__(self, on_report: Callable[[int, float], bool], time_limit_s: float | None) -> None:
+        self._on_report = on_report
         self._limit = time_limit_s
         self._started = time.monotonic()
         self.pruned_at: int | None = None
@@ -103,16 +102,11 @@ class _Watch:
             raise CandidateError(f"time limit of {self._limit:g} s")
         if not isinstance(step, int) or step < 0:
             raise CandidateError(f"Expected the evaluator to report steps 0, 1, ... (got {step!r})")
-        if step < self._last_known:  # a process that died later than this was told to go on
-            return True
         number = float(value)
         try:
-            if step not in self._reported:
-                self._trial.report(number, step)
-                self._reported[step] = number
-            if self._trial.should_prune():
+            if not self._on_report(step, number):
                 self.pruned_at = step
-        except Exception as error:  # a fault of the study, which the evaluator must not pass off as its own
+        except Exception as error:
             self.fault = error
             raise
         return self.pruned_at is None

@@ -1,22 +1,35 @@
 """Who is working on a trial, and whether that process still lives.
 
 A killed process leaves its trial marked as running. Each trial therefore carries its owner: machine, process and
-the process's start, for process numbers are used again. Only processes of the same machine can be checked.
+the process's start, for process numbers are used again. Processes of the same machine are looked up; those of other machines
+show that they live by a number in the study that they raise now and then.
 """
 
 import fcntl
+import logging
 import os
 import socket
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from optuna import Study
+from optuna.storages import InMemoryStorage
+
 from nasgraph.search.records import StudyError
 
+logger = logging.getLogger(__name__)
+
 Owner = Mapping[str, str | int]
+BEAT_S = 15.0
+GRACE_S = 90.0
+"""A run on another machine whose heartbeat does not change for so long is taken for dead."""
 
 _active_runs: set[str] = set()
 
@@ -30,6 +43,52 @@ def run_identity() -> Iterator[dict[str, str | int]]:
         yield {**_process_identity(os.getpid()), "run": run}
     finally:
         _active_runs.discard(run)
+
+
+@contextmanager
+def heartbeat(study: Study, owner: Owner) -> Iterator[None]:
+    """Show other machines that a run lives, from a thread, as long as the context is open."""
+    if isinstance(study._storage, InMemoryStorage):
+        yield
+        return
+    stop = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not stop.wait(BEAT_S):
+            count += 1
+            try:
+                study.set_user_attr(_beat_of(owner), count)
+            except Exception:
+                logger.debug("A heartbeat could not be written", exc_info=True)
+
+    thread = threading.Thread(target=beat, name="nasgraph heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5.0)
+
+
+@dataclass
+class Heartbeats:
+    """Which runs on other machines live. Their beats are compared with each other over our own clock, so that clocks of
+    different machines need not agree."""
+
+    _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
+
+    def has_stopped(self, study: Study, owner: Owner) -> bool:
+        """Whether a run's beat did not change for `GRACE_S` seconds in which we looked now and then."""
+        key = _beat_of(owner)
+        beat, now = study.user_attrs.get(key), time.monotonic()
+        if key not in self._seen or self._seen[key][0] != beat:
+            self._seen[key] = (beat, now)
+        return now - self._seen[key][1] > GRACE_S
+
+
+def _beat_of(owner: Owner) -> str:
+    return f"heartbeat {owner.get('run', '')}"
 
 
 def is_here(owner: Owner) -> bool:

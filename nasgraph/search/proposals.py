@@ -1,26 +1,40 @@
 """From the study's next trial to a candidate that has not been evaluated yet."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import InvalidGraphError, NasGraphError
-from nasgraph.search.history import ARCHITECTURE, DUPLICATE_OF, FINGERPRINT, OWNER, REASON, SCORES, History
-from nasgraph.search.owners import machine_lock
+from nasgraph.search.architecture_sampler import ArchitectureSampler, distribution_of
+from nasgraph.search.experience import Admits
+from nasgraph.search.history import (
+    ARCHITECTURE,
+    DUPLICATE_OF,
+    FINGERPRINT,
+    OWNER,
+    REASON,
+    REFUSED,
+    SCORES,
+    History,
+)
+from nasgraph.search.owners import Owner, machine_lock
 from nasgraph.search.records import SearchConfig
 from nasgraph.search.trial_chooser import TrialChooser
+from nasgraph.search.window import GrowingExperience, is_open
 from nasgraph.seeding import generator
-from nasgraph.spaces import Candidate, SearchSpace, realise, sample
+from nasgraph.spaces import Candidate, ReplayChooser, SearchSpace, realise, sample
 
 logger = logging.getLogger(__name__)
 
 FINISHED = "finished"
 EXHAUSTED = "space exhausted"
+NOT_ADMITTED = "breaks a constraint"
 
 
 @dataclass(frozen=True)
@@ -40,121 +54,247 @@ class Proposal:
     reported: Mapping[int, float]
 
 
-def propose(
-    space: SearchSpace, history: History, config: SearchConfig, *, owner: Mapping[str, str | int]
-) -> Proposal | str:
-    """Ask the study until it proposes a graph that has not been evaluated.
+@dataclass(frozen=True)
+class Later:
+    """There is nothing to propose right now. `reason` says what is waited for."""
 
-    Enqueued trials and those given back come first, then the sampler's. Proposals with a known graph are told what is
-    known. When the sampler repeats itself, a random candidate takes its turn.
+    reason: str
 
-    Returns:
-        The proposal; or why there is none: "finished" or "space exhausted".
 
-    Raises:
-        NasGraphError: If the space gives no valid graph at all.
+class Proposer:
+    """Asks a study for candidates to evaluate.
+
+    Args:
+        space: What is searched.
+        history: Of the study.
+        config: Settings.
+        owner: Written into the trials.
+        ahead: See `SearchConfig.ahead`.
+        admits: Whether a graph keeps the constraints.
     """
-    while True:
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        history: History,
+        config: SearchConfig,
+        *,
+        owner: Owner,
+        ahead: int,
+        admits: Admits,
+    ) -> None:
+        self._space = space
+        self._history = history
+        self._config = config
+        self._owner = dict(owner)
+        self._ahead = ahead
+        self._admits = admits
+        sampler = history.study.sampler
+        self._sampler = sampler if isinstance(sampler, ArchitectureSampler) else None
+        self._experience = GrowingExperience(space, history, ahead=ahead, admits=admits)
+        self._distributions: dict[str, BaseDistribution] = {}
+
+    def propose(self, underway: Container[int] = ()) -> Proposal | Later | str:
+        """Ask until there is a graph that has not been evaluated.
+
+        Enqueued trials and those given back come first, then the sampler's. Proposals with a known graph are told what is
+        known. When the sampler repeats itself, a random candidate takes its turn.
+
+        Args:
+            underway: Numbers of the trials that this process is evaluating.
+
+        Returns:
+            The proposal; `Later` if others are still evaluating what this one needs; or why there is no more: "finished" or
+            "space exhausted".
+
+        Raises:
+            NasGraphError: If the space gives no valid graph at all.
+        """
+        history = self._history
+        while True:
+            with machine_lock():
+                history.give_back_own(
+                    self._owner, but=underway
+                )  # a trial that a broken connection made without our knowing
+                reason = self._nothing_to_ask()
+                if reason is not None:
+                    return reason
+                trial = self._waiting_trial()
+                if trial is None and not is_open(
+                    history, self._owner, ahead=self._ahead, number=history.num_trials
+                ):
+                    return Later("trials before it")
+                if trial is None and self._sampler is None and not self._repeats_itself():
+                    trial = history.study.ask()
+                    trial.set_user_attr(OWNER, self._owner)
+            proposal: Proposal | str | None
+            if trial is not None:
+                proposal = self._claim(trial)
+            elif self._sampler is not None:
+                proposal = self._from_architecture_sampler(self._sampler)
+            else:
+                proposal = None
+                if not self._enqueue_random():
+                    return EXHAUSTED
+            if isinstance(proposal, str):
+                return proposal
+            if proposal is not None:
+                self._experience.remember(proposal.trial.number, proposal.candidate)
+                return proposal
+
+    def _nothing_to_ask(self) -> Later | str | None:
+        """Why no trial should start. Call it with the machine's lock held."""
+        history = self._history
+        missing = self._config.num_trials - len(history.evaluated)
+        if missing <= 0:
+            return FINISHED
+        history.give_back_orphans()
+        return Later("the last trials") if missing <= history.num_underway else None
+
+    def _repeats_itself(self) -> bool:
+        return self._history.unused_in_row >= self._config.max_duplicates
+
+    def _waiting_trial(self) -> optuna.Trial | None:
+        """The first trial that was enqueued or given back, marked as ours. Call it with the machine's lock held."""
+        # `study.ask` does the same, but overlooks trials in memory that were given back.
+        study = self._history.study
+        for number in self._history.waiting:
+            trial_id = self._history.unfinished[number]._trial_id
+            try:
+                if study._storage.set_trial_state_values(trial_id, OptunaState.RUNNING):
+                    trial = optuna.Trial(study, trial_id)
+                    trial.set_user_attr(OWNER, self._owner)
+                    return trial
+            except UpdateFinishedTrialError:  # a process of another machine was quicker
+                continue
+        return None
+
+    def _claim(self, trial: optuna.Trial) -> Proposal | None:
+        """Build the trial's candidate and claim its graph. None if it is known or invalid: the trial is told so."""
+        history = self._history
+        frozen = history.unfinished.get(trial.number)
+        if frozen is not None and FINGERPRINT in frozen.user_attrs:  # claimed before it was given back
+            candidate = history.candidate_of(self._space, frozen)
+            return self._proposal(trial, candidate, frozen)
+        try:
+            candidate, _ = realise(self._space, TrialChooser(trial))
+        except InvalidGraphError as error:
+            logger.warning(
+                "Trial %d: the space '%s' gives an invalid graph: %s", trial.number, self._space.name, error
+            )
+            self._refuse(trial, f"invalid graph: {error}")
+            return None
+        if not self._admits(candidate.graph):
+            self._refuse(trial, NOT_ADMITTED)
+            return None
+        fingerprint = candidate.graph.fingerprint
         with machine_lock():
             history.refresh()
-            if _is_enough(history, config):
-                return FINISHED
-            repeats_itself = history.unused_in_row >= config.max_duplicates and not history.waiting
-            trial = None if repeats_itself else _next_trial(history, owner)
-        if trial is not None:
-            proposal = _claim(space, history, trial)
-            if proposal is not None:
-                return proposal
-        elif not _enqueue_random(space, history, config):
-            return EXHAUSTED
+            original = history.known.get(fingerprint, trial.number)
+            if original == trial.number:
+                # The fingerprint comes last: a trial that has one has an architecture.
+                trial.set_user_attr(ARCHITECTURE, candidate.architecture.to_json())
+                trial.set_user_attr(FINGERPRINT, fingerprint)
+                history.refresh()
+        if original != trial.number:
+            self._tell_duplicate(trial, original)
+            return None
+        return self._proposal(trial, candidate, history.unfinished[trial.number])
 
+    def _proposal(self, trial: optuna.Trial, candidate: Candidate, frozen: FrozenTrial) -> Proposal:
+        return Proposal(trial, candidate, frozen.user_attrs.get(SCORES, {}), frozen.intermediate_values)
 
-def _is_enough(history: History, config: SearchConfig) -> bool:
-    """Whether enough is done or underway. Call it with the machine's lock held."""
-    missing = config.num_trials - len(history.evaluated)
-    return missing <= 0 or (missing <= history.num_underway and not history.give_back_orphans())
+    def _refuse(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr(REASON, reason)
+        self._history.study.tell(trial, state=OptunaState.FAIL)
 
+    def _tell_duplicate(self, trial: optuna.Trial, original: int) -> None:
+        """Tell the sampler what is known about this graph."""
+        study = self._history.study
+        trial.set_user_attr(DUPLICATE_OF, original)
+        known = self._history.evaluated.get(original)
+        if known is None or (self._ahead and original > trial.number - self._ahead):
+            # It is being evaluated, or its end may not be seen yet.
+            study.tell(trial, state=OptunaState.FAIL)
+        elif known.state == OptunaState.COMPLETE:
+            study.tell(trial, known.values)
+        else:
+            step = known.last_step
+            if step is not None and known.state == OptunaState.PRUNED:
+                trial.report(known.intermediate_values[step], step)
+            study.tell(trial, state=known.state)
 
-def _next_trial(history: History, owner: Mapping[str, str | int]) -> optuna.Trial:
-    """The next trial, marked as ours. Call it with the machine's lock held."""
-    trial = _waiting_trial(history) or history.study.ask()
-    trial.set_user_attr(OWNER, dict(owner))
-    return trial
+    def _from_architecture_sampler(self, sampler: ArchitectureSampler) -> Proposal | str | None:
+        """Let the sampler propose, and write its trial in one record. None if another process took the graph meanwhile."""
+        history = self._history
+        number = history.num_trials
+        experience = self._experience.at(number)
+        refused, candidate = 0, None
+        while candidate is None:
+            if refused >= 2 * self._config.max_duplicates:
+                return EXHAUSTED
+            try:
+                if refused < self._config.max_duplicates:
+                    proposed = sampler.propose(experience, number=number, attempt=refused)
+                else:
+                    proposed = sample(self._space, generator(self._config.seed, "random", number, refused))
+                candidate = proposed if experience.is_new(proposed.graph) else None
+            except InvalidGraphError as error:
+                if refused + 1 >= 2 * self._config.max_duplicates and not history.known:
+                    raise self._no_valid_graph(error) from error
+            refused += candidate is None
+        with machine_lock():
+            history.refresh()
+            if candidate.graph.fingerprint in history.known:
+                return None
+            trial = self._create(candidate, refused)
+            history.refresh()
+        if (
+            history.known[candidate.graph.fingerprint] != trial.number
+        ):  # a process of another machine was quicker
+            self._tell_duplicate(trial, history.known[candidate.graph.fingerprint])
+            return None
+        return self._proposal(trial, candidate, history.unfinished[trial.number])
 
+    def _create(self, candidate: Candidate, refused: int) -> optuna.Trial:
+        study, choices = self._history.study, dict(candidate.architecture.choices)
+        if not choices.keys() <= self._distributions.keys():
+            _, questions = realise(self._space, ReplayChooser(choices))
+            self._distributions.update({question.name: distribution_of(question) for question in questions})
+        attributes = {
+            OWNER: self._owner,
+            ARCHITECTURE: candidate.architecture.to_json(),
+            FINGERPRINT: candidate.graph.fingerprint,
+            **({REFUSED: refused} if refused else {}),
+        }
+        template = create_trial(
+            state=OptunaState.RUNNING,
+            params=choices,
+            distributions={name: self._distributions[name] for name in choices},
+            user_attrs=attributes,
+        )
+        return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
 
-def _waiting_trial(history: History) -> optuna.Trial | None:
-    # `study.ask` does the same, but overlooks trials in memory that were given back.
-    study = history.study
-    for number in history.waiting:
-        trial_id = history.unfinished[number]._trial_id
-        try:
-            if study._storage.set_trial_state_values(trial_id, OptunaState.RUNNING):
-                return optuna.Trial(study, trial_id)
-        except UpdateFinishedTrialError:  # a process of another machine was quicker
-            continue
-    return None
+    def _enqueue_random(self) -> bool:
+        """Enqueue a random candidate with an unknown graph. False if none was found in `max_duplicates` draws.
 
+        Raises:
+            NasGraphError: If no draw, and nothing before, gave a valid graph.
+        """
+        history, place = self._history, self._history.num_trials
+        reason: Exception | None = None
+        for draw in range(self._config.max_duplicates):
+            try:
+                candidate = sample(self._space, generator(self._config.seed, "random", place, draw))
+            except InvalidGraphError as error:
+                reason = error
+                continue
+            if candidate.graph.fingerprint not in history.known and self._admits(candidate.graph):
+                history.study.enqueue_trial(dict(candidate.architecture.choices))
+                return True
+        if reason is not None and not history.known:
+            raise self._no_valid_graph(reason) from reason
+        return False
 
-def _claim(space: SearchSpace, history: History, trial: optuna.Trial) -> Proposal | None:
-    """Build the trial's candidate and claim its graph. None if it is known or invalid: the trial is told so."""
-    try:
-        candidate, _ = realise(space, TrialChooser(trial))
-    except InvalidGraphError as error:
-        logger.warning("Trial %d: the space '%s' gives an invalid graph: %s", trial.number, space.name, error)
-        trial.set_user_attr(REASON, f"invalid graph: {error}")
-        history.study.tell(trial, state=OptunaState.FAIL)
-        return None
-    fingerprint = candidate.graph.fingerprint
-    with machine_lock():
-        history.refresh()
-        original = history.known.get(fingerprint, trial.number)
-        if original == trial.number:
-            # The fingerprint comes last: a trial that has one has an architecture.
-            trial.set_user_attr(ARCHITECTURE, candidate.architecture.to_json())
-            trial.set_user_attr(FINGERPRINT, fingerprint)
-    frozen = history.unfinished[trial.number]
-    if original != trial.number:
-        _tell_duplicate(history, trial, original)
-        return None
-    return Proposal(trial, candidate, frozen.user_attrs.get(SCORES, {}), frozen.intermediate_values)
-
-
-def _tell_duplicate(history: History, trial: optuna.Trial, original: int) -> None:
-    """Tell the sampler what is known about this graph."""
-    trial.set_user_attr(DUPLICATE_OF, original)
-    known = history.evaluated.get(original)
-    if known is None:  # another process is evaluating it
-        history.study.tell(trial, state=OptunaState.FAIL)
-    elif known.state == OptunaState.COMPLETE:
-        history.study.tell(trial, known.value)
-    else:
-        _copy_reports(known, trial)
-        history.study.tell(trial, state=known.state)
-
-
-def _copy_reports(known: FrozenTrial, trial: optuna.Trial) -> None:
-    step = known.last_step
-    if step is not None and known.state == OptunaState.PRUNED:
-        trial.report(known.intermediate_values[step], step)
-
-
-def _enqueue_random(space: SearchSpace, history: History, config: SearchConfig) -> bool:
-    """Enqueue a random candidate with an unknown graph. False if none was found in `max_duplicates` draws.
-
-    Raises:
-        NasGraphError: If no draw, and nothing before, gave a valid graph.
-    """
-    place = len(history.study.get_trials(deepcopy=False))
-    reason: Exception | None = None
-    for draw in range(config.max_duplicates):
-        try:
-            candidate = sample(space, generator(config.seed, "random", place, draw))
-        except InvalidGraphError as error:
-            reason = error
-            continue
-        if candidate.graph.fingerprint not in history.known:
-            history.study.enqueue_trial(dict(candidate.architecture.choices))
-            return True
-    if reason is not None and not history.known:
-        raise NasGraphError(f"The space '{space.name}' gives no valid graph: {reason}") from reason
-    return False
+    def _no_valid_graph(self, reason: Exception) -> NasGraphError:
+        return NasGraphError(f"The space '{self._space.name}' gives no valid graph: {reason}")

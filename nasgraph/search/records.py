@@ -6,18 +6,13 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from nasgraph.errors import ConfigError, NasGraphError
-from nasgraph.evaluate.evaluation import Evaluation, Evaluator
+from nasgraph.evaluate.evaluation import Evaluation
 from nasgraph.ir import ComputationalGraph
 from nasgraph.spaces import Candidate
 
 Screen = Callable[[Sequence[ComputationalGraph]], Sequence[Mapping[str, float]]]
 """Scores many graphs cheaply, without training. Returns for each graph its scores by name, the same names for all; NaN
 where a graph cannot be scored. `SearchConfig.rank_by` names those that rank; of these, higher is better."""
-
-
-@runtime_checkable  # so that the type checker of the tests can look
-class Measurement(Evaluator, Protocol):
-    """An `Evaluator`."""
 
 
 class StudyError(NasGraphError, RuntimeError):
@@ -41,6 +36,11 @@ class SearchConfig:
         time_limit_s: Seconds after which no further trial starts; None: no limit.
         trial_time_limit_s: Seconds after which one evaluation is stopped and recorded as failed. Noticed when the
             evaluator asks `keep_going`; None: no limit.
+        ahead: Makes the course of a search independent of how many workers there are, how quick they are, and when they are
+            killed: a proposal sees the results of all earlier trials but the `ahead - 1` right before it, ended or not. So at
+            most that many are underway at a time. 0: a proposal sees all that has ended; with several workers nothing is waited
+            for, and no two searches are alike. None: what the study was begun with; 1 for a new study and one worker, else twice
+            the number of workers.
         max_duplicates: Proposals in a row with a graph already evaluated, after which random proposals are tried, and
             as many of these again after which the space counts as exhausted.
     """
@@ -53,6 +53,7 @@ class SearchConfig:
     seed: int = 0
     time_limit_s: float | None = None
     trial_time_limit_s: float | None = None
+    ahead: int | None = None
     max_duplicates: int = 50
 
     def __post_init__(self) -> None:
@@ -60,6 +61,8 @@ class SearchConfig:
             raise ConfigError(
                 "Expected positive numbers of trials, batch size and duplicates, and no negative number"
             )
+        if self.ahead is not None and self.ahead < 0:
+            raise ConfigError(f"Expected 'ahead' of at least 0 (got {self.ahead})")
         if not self.rank_by:
             raise ConfigError("Expected 'rank_by' to name at least one score")
         if not 0 <= self.num_kept <= min(self.num_screened, self.num_trials):

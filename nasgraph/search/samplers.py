@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nasgraph.errors import UnknownNameError
+from nasgraph.search.window import as_seen
 from nasgraph.seeding import derive_seed
 
 MAX_HISTORY = 200
@@ -93,6 +94,10 @@ class ReproducibleSampler(BaseSampler):
         seed: Seed of the search.
         max_history: Latest trials that the sampler sees when it draws, beside the best before them; None: all. Bounds
             the cost of a proposal, which for TPE grows with the history.
+
+    Attributes:
+        ahead: How many trials right before a proposal are hidden from it, that one included; see `SearchConfig.ahead`.
+            `run_search` sets it. 0: none.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class ReproducibleSampler(BaseSampler):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._inner = make(seed & 0xFFFFFFFF)
+        self.ahead = 0
         self._seed = seed
         self._max_history = max_history
         self._best_earlier = _BestOfGrowingList()
@@ -110,27 +116,28 @@ class ReproducibleSampler(BaseSampler):
         return str(self._inner)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._inner.infer_relative_search_space(study, trial)
+        return self._inner.infer_relative_search_space(self._view(study, trial), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._seed_with("relative", trial.number)
+        seen = self._view(study, trial)
         if isinstance(self._inner, BaseGASampler):
             # The first to ask for a generation's parents gets them in order of quality, and everyone after, from the
             # storage, in order of number. Asking twice makes a trial that is cut off between the two no exception.
-            self._inner.get_parent_population(study, self._inner.get_trial_generation(study, trial))
-        return self._inner.sample_relative(self._view(study), trial, search_space)
+            self._inner.get_parent_population(seen, self._inner.get_trial_generation(seen, trial))
+        return self._inner.sample_relative(seen, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         self._seed_with("independent", trial.number, param_name)
-        return self._inner.sample_independent(self._view(study), trial, param_name, param_distribution)
+        return self._inner.sample_independent(self._view(study, trial), trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._seed_with("before", trial.number)
-        self._inner.before_trial(study, trial)
+        self._inner.before_trial(self._view(study, trial), trial)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -138,29 +145,43 @@ class ReproducibleSampler(BaseSampler):
         self._seed_with("after", trial.number)
         self._inner.after_trial(study, trial, state, values)
 
-    def _view(self, study: Study) -> Study:
-        return (
-            study if self._max_history is None else _RecentStudy(study, self._max_history, self._best_earlier)
-        )
+    def _view(self, study: Study, trial: FrozenTrial) -> Study:
+        if self._max_history is None and not self.ahead:
+            return study
+        return _SeenStudy(study, trial.number, self.ahead, self._max_history, self._best_earlier)
 
     def _seed_with(self, *labels: str | int) -> None:
         for place, generator in enumerate(self._generators):
             generator.rng.seed(derive_seed(self._seed, *labels, place) & 0xFFFFFFFF)
 
 
-class _RecentStudy(Study):
-    """A study with its latest trials and the best of the others, as Optuna's Hyperband shows samplers a part too."""
+class _SeenStudy(Study):
+    """A study with the trials that a proposal may see, as Optuna's Hyperband shows samplers a part too: of those that may be
+    seen in time (see `window`), the latest and the best of the others."""
 
-    def __init__(self, study: Study, max_history: int, best_earlier: "_BestOfGrowingList") -> None:
+    def __init__(
+        self,
+        study: Study,
+        number: int,
+        ahead: int,
+        max_history: int | None,
+        best_earlier: "_BestOfGrowingList",
+    ) -> None:
         self.__dict__.update(vars(study))
+        self._number = number
+        self._ahead = ahead
         self._max_history = max_history
         self._best_earlier = best_earlier
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        trials = super()._get_trials(deepcopy, states, use_cache)
-        if len(trials) <= self._max_history or len(self.directions) > 1:
+        trials = as_seen(
+            super()._get_trials(deepcopy, None, use_cache), ahead=self._ahead, number=self._number
+        )
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        if self._max_history is None or len(trials) <= self._max_history or len(self.directions) > 1:
             return trials
         earlier, recent = trials[: -self._max_history], trials[-self._max_history :]
         best = self._best_earlier.update(earlier, maximize=self.direction == StudyDirection.MAXIMIZE)

@@ -13,7 +13,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from nasgraph.search import SearchConfig, TrialState, create_or_resume, history, open_storage, run_search
+from nasgraph.search import (
+    SearchConfig,
+    TrialState,
+    create_or_resume,
+    history,
+    open_storage,
+    owners,
+    run_search,
+)
 from nasgraph.search.history import DEATHS, MAX_DEATHS, OWNER
 from nasgraph.search.owners import machine_lock
 from tests.search.processes import (
@@ -169,16 +177,18 @@ def test_a_survivor_takes_over_what_its_sibling_left(tmp_path: Path) -> None:
     assert all(t.state.is_finished() for t in trials)
 
 
-def test_the_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+def test_the_trial_of_a_living_process_is_left_to_it_and_waited_for(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     search(journal, SearchConfig(num_trials=1))
     other = fork(lambda: search(journal, SearchConfig(num_trials=2), seconds=1.0))
     while not load(journal).get_trials(states=[OptunaState.RUNNING]):
         time.sleep(0.01)
     result = search(journal, SearchConfig(num_trials=3))
-    assert len(result.trials) == 2
     assert exit_code(other) == 0
+    assert len(result.trials) == 3
     assert len({t.user_attrs["fingerprint"] for t in load(journal).trials}) == 3
+    assert [t.user_attrs[OWNER]["pid"] for t in load(journal).trials] == [os.getpid(), other, os.getpid()]
+    assert len(evaluations(journal)) == 3
 
 
 def test_a_candidate_that_keeps_killing_its_process_counts_as_failed(tmp_path: Path) -> None:
@@ -207,17 +217,27 @@ def test_a_candidate_that_keeps_killing_its_process_counts_as_failed(tmp_path: P
     assert len(result.trials) == 6
 
 
-def test_a_trial_that_runs_on_another_machine_is_left_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_trial_of_another_machine_is_taken_over_when_its_heartbeat_has_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "journal"
     search(journal, SearchConfig(num_trials=2))
     owner = {"host": socket.gethostname() + "-other", "boot": "", "pid": 1, "started": "1", "run": "x"}
     load(journal).ask().set_user_attr(OWNER, owner)
+
+    def show_life() -> None:
+        for beat in range(20):
+            load(journal).set_user_attr("heartbeat x", beat)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(owners, "GRACE_S", 1.0)
+    other, started = fork(show_life), time.monotonic()
     result = search(journal, SearchConfig(num_trials=4))
-    assert "running on" in caplog.text
+    assert time.monotonic() - started > 2.0, "it was taken over while its machine showed signs of life"
+    assert exit_code(other) == 0
     assert len(result.trials) == 4
-    assert load(journal).trials[2].state == OptunaState.RUNNING
+    assert [t.state for t in load(journal).trials] == [OptunaState.COMPLETE] * 4
+    assert load(journal).trials[2].user_attrs[OWNER]["pid"] == os.getpid()
 
 
 def test_ctrl_c_stops_with_what_is_done_and_resuming_completes_it(tmp_path: Path) -> None:
