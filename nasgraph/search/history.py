@@ -144,7 +144,8 @@ class History:
         orphans = [trial for trial in self.running if self._is_orphan(trial)]
         for trial in orphans:
             self.give_back(trial, by_death=True)
-        self.refresh()
+        if orphans:
+            self.refresh()
         return len(orphans)
 
     def give_back_own(self, owner: Mapping[str, str | int], *, but: Container[int] = ()) -> None:
@@ -155,10 +156,12 @@ class History:
             but: Numbers of trials that it keeps.
         """
         self.refresh()
-        for trial in self.running:
-            if (trial.user_attrs.get(OWNER) or {}).get("run") == owner["run"] and trial.number not in but:
+        own = [t for t in self.running if (t.user_attrs.get(OWNER) or {}).get("run") == owner["run"]]
+        for trial in own:
+            if trial.number not in but:
                 self.give_back(trial, by_death=False)
-        self.refresh()
+        if len(own) > sum(trial.number in but for trial in own):
+            self.refresh()
 
     def value(self, number: int) -> float:
         """The objective of a complete trial."""

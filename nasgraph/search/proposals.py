@@ -148,7 +148,8 @@ class Proposer:
         missing = self._config.num_trials - len(history.evaluated)
         if missing <= 0:
             return FINISHED
-        history.give_back_orphans()
+        if any(trial.user_attrs.get(OWNER) != self._owner for trial in history.running):
+            history.give_back_orphans()
         return Later("the last trials") if missing <= history.num_underway else None
 
     def _repeats_itself(self) -> bool:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from importlib import import_module
 from typing import Any
 
 from optuna import Study
@@ -14,9 +15,10 @@ from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nasgraph.errors import UnknownNameError
+from nasgraph.errors import ConfigError, UnknownNameError
 from nasgraph.search.window import as_seen
 from nasgraph.seeding import derive_seed
+from nasgraph.spaces import SearchSpace
 
 MAX_HISTORY = 200
 NUM_BEST = 25
@@ -53,32 +55,52 @@ _RECIPES = {
 }
 
 
+_STRATEGIES = {
+    "bananas": "bananas:BananasSampler",
+    "bayesian": "bayesian:BayesianSampler",
+    "evolution": "evolution:RegularisedEvolution",
+    "local-search": "local_search:LocalSearch",
+    "graph-nsga": "multi_objective:GraphNSGA",
+}
+"""Strategies that see graphs: module in `search.strategies` and class. Loaded when they are asked for."""
+
+
 def sampler_names() -> tuple[str, ...]:
     """Names that `make_sampler` knows, sorted.
 
     Optuna's CMA-ES and quasi-Monte Carlo samplers are not among them: they cannot propose categorical choices, of
     which search spaces consist, and would be random search under another name.
     """
-    return tuple(sorted(_RECIPES))
+    return tuple(sorted([*_RECIPES, *_STRATEGIES]))
 
 
-def make_sampler(name: str, *, seed: int) -> BaseSampler:
+def make_sampler(name: str, *, seed: int, space: SearchSpace | None = None) -> BaseSampler:
     """A sampler whose proposals are a pure function of the seed, the trial's number, and the finished trials.
 
-    So a search that is killed and resumed by one worker goes on exactly as if it had not been. Tests with dozens of kills
-    hold this for `random`, `tpe` and `nsgaii`.
+    So a search that is killed and resumed goes on exactly as if it had not been. Tests with dozens of kills hold this.
 
     Args:
-        name: `random`; `tpe`, a multivariate tree-structured Parzen estimator, which looks at the latest 200 trials
-            and the best 25 before them; `nsgaii`, a genetic algorithm; or `gp`, a Gaussian process (costly: about a
-            second per proposal).
+        name: From Optuna: `random`; `tpe`, a multivariate tree-structured Parzen estimator, which looks at the latest 200 trials
+            and the best 25 before them; `nsgaii`, a genetic algorithm; or `gp`, a Gaussian process over choices (costly: about
+            a second per proposal). Ours, which see graphs: `bayesian`, a Gaussian process over features of graphs; `bananas`, an
+            ensemble predictor with Thompson sampling; `evolution`, regularised evolution; `local-search`; `graph-nsga`,
+            evolution towards several objectives.
         seed: Seed of the search.
+        space: What is searched; needed by ours.
 
     Raises:
         UnknownNameError: If there is no sampler of that name.
+        ConfigError: If the sampler needs a space.
     """
+    if name in _STRATEGIES:
+        if space is None:
+            raise ConfigError(f"The sampler '{name}' needs the search space: make_sampler(..., space=space)")
+        module, _, kind = _STRATEGIES[name].partition(":")
+        strategy = getattr(import_module(f"nasgraph.search.strategies.{module}"), kind)
+        sampler: BaseSampler = strategy(space, seed=seed)
+        return sampler
     if name not in _RECIPES:
-        raise UnknownNameError("sampler", name, _RECIPES)
+        raise UnknownNameError("sampler", name, sampler_names())
     recipe = _RECIPES[name]
     return ReproducibleSampler(recipe.make, seed=seed, max_history=recipe.max_history)
 

@@ -29,6 +29,7 @@ from nasgraph.tracking.runs import (
     own_tags,
     screened_points,
     screened_table,
+    trials_table,
     write_artifacts,
 )
 
@@ -39,14 +40,17 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # metrics in one request: MLflow's limit
+_TRIALS_PER_WRITE = 50
 
 
 class MlflowListener:
     """Records a search in MLflow. Satisfies `nasgraph.search.SearchListener`.
 
-    The search is a parent run; every really evaluated trial is a child run with its choices as parameters, its
-    metrics (the learning curve as a stepped metric), `graph.json`, `architecture.json` and `weights.safetensors`.
-    Screened candidates are series on the parent run (step = order of sampling) and the artifact `screened.jsonl`. A
+    The search is a parent run. The first `max_runs` really evaluated trials, and each later one that is better than all before
+    it, are child runs with their choices as parameters, their metrics (the learning curve as a stepped metric), `graph.json`,
+    `architecture.json` and `weights.safetensors`. All trials are series on the parent run (`trial_<metric>`, step = number of the
+    trial; written 50 at a time) and, at the end, the artifact `trials.jsonl`: a run costs MLflow twenty times what a search of
+    thousands of trials can spend on one. Screened candidates are series on the parent run (step = order of sampling) and the artifact `screened.jsonl`. A
     search that is resumed continues its parent run, and gets the runs of trials that an earlier process finished but
     did not record.
 
@@ -59,6 +63,7 @@ class MlflowListener:
         storage: Identifies the Optuna storage, such as its absolute path or its URL: studies of equal names in
             different storages are different searches. Empty for a study in memory, whose run is never continued.
         outbox: Queue of the writes; None: a new one.
+        max_runs: See above.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class MlflowListener:
         experiment: str = "nasgraph",
         storage: str = "",
         outbox: Outbox | None = None,
+        max_runs: int = 100,
     ) -> None:
         self.uri = resolve_tracking_uri(uri)
         self._experiment = experiment
@@ -77,6 +83,9 @@ class MlflowListener:
         self._num_screened = 0
         self._table_sent = False
         self._best = -math.inf
+        self._max_runs = max_runs
+        self._num_trials = 0
+        self._points: list[tuple[str, float, int]] = []
 
     @property
     def run_id(self) -> str:
@@ -85,7 +94,7 @@ class MlflowListener:
         return run_id
 
     def trial_run_id(self, number: int) -> str | None:
-        """Id of the child run of a trial; None if it is not recorded (yet)."""
+        """Id of the child run of a trial; None if it has none (yet)."""
         return self._run_ids.get(number)
 
     def summary(self) -> TrackingSummary:
@@ -99,6 +108,7 @@ class MlflowListener:
             TrackingError: If the store does not answer or refuses. The message says what to do.
         """
         self._info = info
+        self._num_trials = info.resumed_trials
         self._client = connect(self.uri)
         self._experiment_id = ensure_experiment(self._client, self._experiment, root=artifact_root(self.uri))
         tags = {**own_tags(self._facts(info)), "mlflow.note.content": f"Search of {info.space} by nasgraph"}
@@ -121,24 +131,48 @@ class MlflowListener:
         """Write the table of all screened candidates."""
         table = screened_table(screened)
         self._table_sent = True
-        self._outbox.send("table of screened candidates", lambda: self._write_table(table))
+        self._outbox.send("table of screened candidates", lambda: self._write_file("screened.jsonl", table))
 
     def on_trial(self, result: TrialResult) -> None:
-        """Write the child run of a trial, and the new best value if it is one."""
-        self._outbox.send("trial", self._trial_write(result))
-        value = result.metrics.get(self._info.objective, -math.inf)
-        if result.state is TrialState.COMPLETE and value > self._best:
-            self._best = value
-            points = [(f"best_{self._info.objective}", value, result.number)]
+        """Write the child run of a trial if it gets one, and the new best value if it is one."""
+        improves = self._improves(result)
+        if improves or self._num_trials < self._max_runs:
+            self._outbox.send("trial", self._trial_write(result))
+        self._num_trials += 1
+        self._points += [
+            (f"trial_{name}", value, result.number)
+            for name, value in result.metrics.items()
+            if math.isfinite(value)
+        ]
+        if self._num_trials % _TRIALS_PER_WRITE == 0:
+            self._send_points()
+        if improves:
+            points = [(f"best_{self._info.objective}", self._best, result.number)]
             self._send_metrics("best value", metric_series(points, _now_ms()))
+
+    def _improves(self, result: TrialResult) -> bool:
+        value = result.metrics.get(self._info.objective, -math.inf)
+        if result.state is not TrialState.COMPLETE or not value > self._best:
+            return False
+        self._best = value
+        return True
+
+    def _send_points(self) -> None:
+        metrics, self._points = metric_series(self._points, _now_ms()), []
+        for start in range(0, len(metrics), _BATCH):
+            self._send_metrics("series of trials", metrics[start : start + _BATCH])
 
     def on_end(self, result: SearchResult) -> None:
         """Write what is missing, close the search's run, and warn if something could not be written."""
         if result.screened and not self._table_sent:
             self.on_kept(result.screened)
+        self._send_points()
         self._outbox.flush()
         if self._info.resumed_trials:
             self._outbox.send("missing trials", lambda: self._write_missing(result.trials))
+        if result.trials:
+            table = trials_table(result.trials)
+            self._outbox.send("table of trials", lambda: self._write_file("trials.jsonl", table))
         self._outbox.send("end of the search", lambda: self._close(result))
         self._outbox.flush()
         summary = self.summary()
@@ -198,22 +232,23 @@ class MlflowListener:
             what, lambda: self._client.log_batch(self.run_id, metrics=metrics, synchronous=True)
         )
 
-    def _write_table(self, table: str) -> None:
+    def _write_file(self, name: str, text: str) -> None:
         def write(folder: Path) -> None:
-            (folder / "screened.jsonl").write_text(table, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
 
         write_artifacts(self._client, self.run_id, self._parent.info.artifact_uri, write)
 
     def _write_missing(self, trials: Sequence[TrialResult]) -> None:
-        """Record trials that an earlier process finished but did not record, or recorded by half."""
+        """Record trials that an earlier process finished but did not record, or recorded by half, where they get a run."""
         for run in self._children():
             number = int(run.data.tags.get(f"{PREFIX}trial", "-1"))
             if run.info.status == "RUNNING":  # its process was killed in the middle of the write
                 self._client.delete_run(run.info.run_id)
             else:
                 self._run_ids[number] = run.info.run_id
-        for result in trials:
-            if result.number not in self._run_ids:
+        self._best = -math.inf
+        for place, result in enumerate(trials):
+            if (self._improves(result) or place < self._max_runs) and result.number not in self._run_ids:
                 self._trial_write(result)()
 
     def _children(self) -> "list[mlflow.entities.Run]":

@@ -96,6 +96,24 @@ def screened_table(screened: Sequence[ScreenedCandidate]) -> str:
     return "".join(lines)
 
 
+def trials_table(trials: Sequence[TrialResult]) -> str:
+    """All trials as JSON lines, in their order."""
+    lines = []
+    for result in trials:
+        row = {
+            "trial": result.number,
+            "state": result.state.value,
+            "fingerprint": result.candidate.graph.fingerprint,
+            "metrics": {name: value for name, value in result.metrics.items() if math.isfinite(value)},
+            "scores": {name: value for name, value in result.scores.items() if math.isfinite(value)},
+            "reason": result.reason,
+            "seconds": result.seconds,
+            **json.loads(result.candidate.architecture.to_json()),
+        }
+        lines.append(canonical_json(row) + "\n")
+    return "".join(lines)
+
+
 def write_artifacts(client: "mlflow.MlflowClient", run_id: str, artifact_uri: str, write: WriteFiles) -> None:
     """Let `write` fill a folder that becomes the run's artifacts.
 

@@ -44,7 +44,7 @@ def in_fork(work: Callable[[], object]) -> int:
     """`fork`, for what starts workers: a forked process must not talk to the fork server of its parent."""
 
     def start_over() -> None:
-        forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]
+        forkserver._forkserver.__init__()  # type: ignore[misc]
         work()
 
     return fork(start_over)
@@ -221,7 +221,7 @@ def test_workers_that_cannot_make_their_evaluator_stop_the_search() -> None:
 
 def test_an_evaluator_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be sent to other processes"):
-        ProcessExecutor(lambda worker: instant, 2)
+        ProcessExecutor(lambda _: instant, 2)
     with pytest.raises(ConfigError, match="at least one worker"):
         ProcessExecutor(Constant(instant), 0)
 

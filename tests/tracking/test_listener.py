@@ -227,8 +227,32 @@ def test_what_cannot_be_written_to_the_end_is_reported(
     result = trial(0)
     listener.on_trial(result)
     listener.on_end(end([result]))
-    assert listener.summary().pending == 1
-    assert "lacks 1 writes" in caplog.text
+    assert listener.summary().pending == 2  # the trial, and the table of trials
+    assert "lacks 2 writes" in caplog.text
+
+
+def test_in_a_long_search_the_first_and_the_best_trials_have_runs_and_all_are_series(
+    tracking_uri: str,
+) -> None:
+    listener = MlflowListener(tracking_uri, max_runs=3)
+    listener.on_start(info())
+    accuracies = [0.5, 0.4, 0.3, 0.45, 0.6, 0.55, *([0.1] * 60), 0.7]
+    results = [trial(number, accuracy=accuracy) for number, accuracy in enumerate(accuracies)]
+    for result in results[:52]:
+        listener.on_trial(result)
+    client = MlflowClient(tracking_uri)
+    assert len(client.get_metric_history(listener.run_id, "trial_val_accuracy")) == 50, "not one by one"
+    for result in results[52:]:
+        listener.on_trial(result)
+    listener.on_end(end(results))
+    runs = children(tracking_uri, listener.run_id)
+    assert [run.data.tags["nasgraph.trial"] for run in runs] == ["0", "1", "2", "4", "66"]
+    series = client.get_metric_history(listener.run_id, "trial_val_accuracy")
+    assert [point.value for point in sorted(series, key=lambda point: point.step)] == accuracies
+    table = Path(client.download_artifacts(listener.run_id, "trials.jsonl")).read_text().splitlines()
+    rows = [json.loads(line) for line in table]
+    assert [row["metrics"]["val_accuracy"] for row in rows] == accuracies
+    assert rows[4]["fingerprint"] == results[4].candidate.graph.fingerprint
 
 
 def test_importing_the_package_loads_no_mlflow() -> None:
