@@ -17,6 +17,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -163,11 +164,10 @@ class History:
         if len(own) > sum(trial.number in but for trial in own):
             self.refresh()
 
-    def value(self, number: int) -> float:
-        """The objective of a complete trial."""
-        value = self.evaluated[number].value
-        assert value is not None
-        return value
+    def gain(self, number: int) -> float:
+        """The first objective of a complete trial, turned so that higher is better."""
+        value: float = self.evaluated[number].values[0]
+        return value if self.study.directions[0] == StudyDirection.MAXIMIZE else -value
 
     def restore(self, space: SearchSpace, number: int) -> TrialResult:
         """The result of an evaluated trial, without its evaluation.
@@ -187,6 +187,7 @@ class History:
             reason=attrs.get(REASON, ""),
             scores=attrs.get(SCORES, {}),
             seconds=attrs.get(SECONDS, 0.0),
+            values=tuple(trial.values or ()),
         )
 
     def candidate_of(self, space: SearchSpace, trial: FrozenTrial) -> Candidate:

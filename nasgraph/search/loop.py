@@ -2,19 +2,18 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import optuna
-from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import NasGraphError
 from nasgraph.evaluate.evaluation import Evaluator
+from nasgraph.search.constraints import Constraints
+from nasgraph.search.course import Course
 from nasgraph.search.executors import Executor, SerialExecutor, Task
-from nasgraph.search.history import METRICS, REASON, SECONDS, History
-from nasgraph.search.measuring import Outcome
+from nasgraph.search.history import History
 from nasgraph.search.owners import heartbeat, machine_lock, run_identity
 from nasgraph.search.patience import patiently
 from nasgraph.search.proposals import Later, Proposal, Proposer
@@ -25,21 +24,19 @@ from nasgraph.search.records import (
     SearchInfo,
     SearchListener,
     SearchResult,
-    TrialResult,
-    TrialState,
 )
 from nasgraph.search.reports import TrialReports
 from nasgraph.search.samplers import ReproducibleSampler
 from nasgraph.search.screening import screen_candidates
-from nasgraph.search.study import check_study, study_facts
+from nasgraph.search.study import check_study, objectives_of
 from nasgraph.seeding import derive_seed
 from nasgraph.spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT = "time limit"
+FLOPS = "flops"
 INTERRUPTED = "interrupted"
-MAX_FAILURES_AT_FIRST = 10
 AHEAD = "ahead"
 WAIT_S = 1.0
 POLL_S = 0.2
@@ -52,6 +49,7 @@ def run_search(
     config: SearchConfig,
     *,
     screen: Screen | None = None,
+    constraints: Constraints | None = None,
     listeners: Sequence[SearchListener] = (),
     tags: Mapping[str, str] | None = None,
 ) -> SearchResult:
@@ -75,9 +73,10 @@ def run_search(
     Args:
         space: What is searched.
         evaluate: Measures one candidate; or an executor, which measures several at a time and is not closed.
-        study: Maximises one number. `create_or_resume` makes it; one made by Optuna serves too.
+        study: Optimises one or several numbers. `create_or_resume` makes it; one made by Optuna that maximises one serves too.
         config: Settings.
         screen: Scores candidates without training; used if `config.num_screened` is positive.
+        constraints: What a graph must keep; others are not evaluated.
         listeners: Hear of the progress.
         tags: Facts for the record, passed on to the listeners.
 
@@ -86,7 +85,8 @@ def run_search(
 
     Raises:
         StudyError: If the study belongs to another search, or cannot be written.
-        NasGraphError: If the first ten candidates all fail, or the evaluator optimises another metric.
+        UnsatisfiableError: If no candidate keeps the constraints.
+        NasGraphError: If the first ten candidates all fail, or the evaluator does not give what the study optimises.
     """
     started = time.monotonic()
     check_study(study, space)
@@ -95,8 +95,16 @@ def run_search(
     with machine_lock():
         history.give_back_orphans()
     results = {number: history.restore(space, number) for number in history.evaluated}
-    objective = str(study_facts(study).get("objective", ""))
-    info = SearchInfo(study.study_name, space.name, objective, config, len(results), dict(tags or {}))
+    objectives = objectives_of(study)
+    info = SearchInfo(
+        study.study_name,
+        space.name,
+        objectives[0].name if objectives else "",
+        config,
+        len(results),
+        dict(tags or {}),
+        objectives,
+    )
     for listener in listeners:
         listener.on_start(info)
 
@@ -104,7 +112,7 @@ def run_search(
         return config.time_limit_s is not None and time.monotonic() - started > config.time_limit_s
 
     screened: tuple[ScreenedCandidate, ...] = ()
-    course = _Course(space, history, results, objective, listeners)
+    course = Course(space, history, objectives, listeners, results)
     with _own_trials(history) as owner:
         proposer = Proposer(
             space,
@@ -112,7 +120,7 @@ def run_search(
             config,
             owner=owner,
             ahead=_ahead(study, config, executor),
-            admits=lambda graph: True,  # noqa: ARG005
+            constraints=constraints or Constraints(),
         )
         try:
             if screen is not None and config.num_screened:
@@ -122,15 +130,16 @@ def run_search(
             stopped_because = _run_trials(proposer, executor, course, config, out_of_time=out_of_time)
         except KeyboardInterrupt:
             stopped_because = INTERRUPTED
-    trials, best = _finish(space, history, results, course.own_best)
+    best, front = course.finish()
     end = SearchResult(
         study=study.study_name,
-        trials=trials,
+        trials=tuple(result for _, result in sorted(results.items())),
         best=best,
         screened=screened,
         num_duplicates=history.num_duplicates,
         stopped_because=stopped_because,
         seconds=time.monotonic() - started,
+        front=front,
     )
     for listener in listeners:
         listener.on_end(end)
@@ -140,7 +149,7 @@ def run_search(
 def _run_trials(
     proposer: Proposer,
     executor: Executor,
-    course: "_Course",
+    course: Course,
     config: SearchConfig,
     *,
     out_of_time: Callable[[], bool],
@@ -150,12 +159,19 @@ def _run_trials(
     stopped_because = ""
 
     def on_report(number: int, step: int, value: float) -> bool:
+        if len(course.objectives) > 1:  # Optuna prunes towards one objective only
+            return True
         return patiently(lambda: underway[number].reports.keep_going(step, value))
 
     while True:
         others = False
         while not stopped_because and len(underway) < executor.num_workers:
-            proposal = TIME_LIMIT if out_of_time() else patiently(lambda: proposer.propose(underway))
+            if out_of_time():
+                proposal: Proposal | Later | str = TIME_LIMIT
+            elif config.max_flops is not None and course.flops >= config.max_flops:
+                proposal = FLOPS
+            else:
+                proposal = patiently(lambda: proposer.propose(underway))
             if isinstance(proposal, str):
                 stopped_because = proposal
             elif isinstance(proposal, Later):
@@ -183,61 +199,6 @@ class Underway:
 
     proposal: Proposal
     reports: TrialReports
-
-
-@dataclass
-class _Course:
-    """What came of the trials so far, and who hears of it."""
-
-    space: SearchSpace
-    history: History
-    results: dict[int, TrialResult]
-    objective: str
-    listeners: Sequence[SearchListener]
-    own_best: TrialResult | None = None
-
-    def record(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Write an outcome into the study; when this returns it is durable. Then tell the listeners."""
-        evaluation = outcome.evaluation
-        if evaluation is not None and self.objective not in ("", evaluation.objective):
-            raise NasGraphError(
-                f"The study optimises '{self.objective}', but the evaluator measures '{evaluation.objective}'"
-            )
-        if not patiently(lambda: _write(self.history.study, proposal.trial, outcome)):
-            logger.warning(
-                "Trial %d was taken over by another process. What was measured here is dropped",
-                proposal.trial.number,
-            )
-            return
-        self._add(
-            TrialResult(
-                number=proposal.trial.number,
-                candidate=proposal.candidate,
-                state=outcome.state,
-                evaluation=evaluation,
-                metrics=outcome.metrics,
-                reason=outcome.reason,
-                scores=proposal.scores,
-                seconds=outcome.seconds,
-            )
-        )
-
-    def record_death(self, proposal: Proposal) -> None:
-        """Let a trial wait again whose worker died. If it keeps killing workers it has failed."""
-        number = proposal.trial.number
-        with machine_lock():
-            self.history.refresh()
-            self.history.give_back(self.history.unfinished[number], by_death=True)
-            self.history.refresh()
-        if number in self.history.evaluated:
-            self._add(self.history.restore(self.space, number))
-
-    def _add(self, result: TrialResult) -> None:
-        self.results[result.number] = _without_state(result)
-        self.own_best = _better(self.own_best, result)
-        for listener in self.listeners:
-            listener.on_trial(result)
-        _stop_if_nothing_works(self.results)
 
 
 def _ahead(study: optuna.Study, config: SearchConfig, executor: Executor) -> int:
@@ -286,70 +247,3 @@ def _own_trials(history: History) -> Iterator[Mapping[str, str | int]]:
             except NasGraphError:
                 # The disk is full, or the like. The next to open the study sees that the owner is dead.
                 logger.warning("The running trial could not be given back", exc_info=True)
-
-
-def _write(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> bool:
-    """Write an outcome into the study. May be called again if it broke off. False if the trial is no longer ours."""
-    now = study._storage.get_trial(trial._trial_id)
-    if now.state.is_finished():
-        return now.user_attrs.get(SECONDS) == outcome.seconds  # written by us before the connection broke
-    if now.state != OptunaState.RUNNING:
-        return False
-    trial.set_user_attr(METRICS, dict(outcome.metrics))
-    if outcome.reason:
-        trial.set_user_attr(REASON, outcome.reason)
-    trial.set_user_attr(SECONDS, outcome.seconds)
-    if outcome.state is TrialState.COMPLETE:
-        assert outcome.evaluation is not None
-        study.tell(trial, float(outcome.evaluation.value))
-    else:
-        study.tell(
-            trial, state=OptunaState.PRUNED if outcome.state is TrialState.PRUNED else OptunaState.FAIL
-        )
-    return True
-
-
-def _without_state(result: TrialResult) -> TrialResult:
-    """Hundreds of trained networks do not fit into memory."""
-    if result.evaluation is None:
-        return result
-    return replace(result, evaluation=replace(result.evaluation, state={}))
-
-
-def _better(best: TrialResult | None, result: TrialResult) -> TrialResult | None:
-    """The better of two complete trials, the earlier of equals."""
-    if result.state is not TrialState.COMPLETE:
-        return best
-    return result if best is None or _value(result) > _value(best) else best
-
-
-def _value(result: TrialResult) -> float:
-    assert result.evaluation is not None
-    return result.evaluation.value
-
-
-def _stop_if_nothing_works(results: Mapping[int, TrialResult]) -> None:
-    if len(results) < MAX_FAILURES_AT_FIRST or any(
-        r.state is not TrialState.FAILED for r in results.values()
-    ):
-        return
-    reasons = Counter(result.reason for result in results.values())
-    reason, times = reasons.most_common(1)[0]
-    raise NasGraphError(f"All of the first {len(results)} candidates failed, {times} of them with: {reason}")
-
-
-def _finish(
-    space: SearchSpace, history: History, results: dict[int, TrialResult], own_best: TrialResult | None
-) -> tuple[tuple[TrialResult, ...], TrialResult | None]:
-    """All evaluated trials in order, those of other processes included, and the best of them."""
-    history.refresh()
-    for number in history.evaluated:
-        if number not in results:
-            results[number] = history.restore(space, number)
-    if own_best is not None:
-        results[own_best.number] = own_best
-    complete = [n for n, result in results.items() if result.state is TrialState.COMPLETE]
-    best = max(complete, key=lambda number: (history.value(number), -number), default=None)
-    if own_best is not None and own_best.number != best:
-        results[own_best.number] = _without_state(own_best)
-    return tuple(result for _, result in sorted(results.items())), None if best is None else results[best]

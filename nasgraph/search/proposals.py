@@ -10,9 +10,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from nasgraph.errors import InvalidGraphError, NasGraphError
+from nasgraph.errors import InvalidGraphError
 from nasgraph.search.architecture_sampler import ArchitectureSampler, distribution_of
-from nasgraph.search.experience import Admits
+from nasgraph.search.constraints import MAX_DRAWS, Constraints, sample_admitted
 from nasgraph.search.history import (
     ARCHITECTURE,
     DUPLICATE_OF,
@@ -27,8 +27,7 @@ from nasgraph.search.owners import Owner, machine_lock
 from nasgraph.search.records import SearchConfig
 from nasgraph.search.trial_chooser import TrialChooser
 from nasgraph.search.window import GrowingExperience, is_open
-from nasgraph.seeding import generator
-from nasgraph.spaces import Candidate, ReplayChooser, SearchSpace, realise, sample
+from nasgraph.spaces import Candidate, ReplayChooser, SearchSpace, realise
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class Proposer:
         config: Settings.
         owner: Written into the trials.
         ahead: See `SearchConfig.ahead`.
-        admits: Whether a graph keeps the constraints.
+        constraints: What a graph must keep.
     """
 
     def __init__(
@@ -81,17 +80,17 @@ class Proposer:
         *,
         owner: Owner,
         ahead: int,
-        admits: Admits,
+        constraints: Constraints,
     ) -> None:
         self._space = space
         self._history = history
         self._config = config
         self._owner = dict(owner)
         self._ahead = ahead
-        self._admits = admits
+        self._constraints = constraints
         sampler = history.study.sampler
         self._sampler = sampler if isinstance(sampler, ArchitectureSampler) else None
-        self._experience = GrowingExperience(space, history, ahead=ahead, admits=admits)
+        self._experience = GrowingExperience(space, history, ahead=ahead, admits=constraints)
         self._distributions: dict[str, BaseDistribution] = {}
 
     def propose(self, underway: Container[int] = ()) -> Proposal | Later | str:
@@ -108,6 +107,7 @@ class Proposer:
             "space exhausted".
 
         Raises:
+            UnsatisfiableError: If no candidate keeps the constraints.
             NasGraphError: If the space gives no valid graph at all.
         """
         history = self._history
@@ -185,7 +185,7 @@ class Proposer:
             )
             self._refuse(trial, f"invalid graph: {error}")
             return None
-        if not self._admits(candidate.graph):
+        if not self._constraints(candidate.graph):
             self._refuse(trial, NOT_ADMITTED)
             return None
         fingerprint = candidate.graph.fingerprint
@@ -230,20 +230,18 @@ class Proposer:
         history = self._history
         number = history.num_trials
         experience = self._experience.at(number)
-        refused, candidate = 0, None
-        while candidate is None:
-            if refused >= 2 * self._config.max_duplicates:
-                return EXHAUSTED
+        for refused in range(self._config.max_duplicates):
             try:
-                if refused < self._config.max_duplicates:
-                    proposed = sampler.propose(experience, number=number, attempt=refused)
-                else:
-                    proposed = sample(self._space, generator(self._config.seed, "random", number, refused))
-                candidate = proposed if experience.is_new(proposed.graph) else None
-            except InvalidGraphError as error:
-                if refused + 1 >= 2 * self._config.max_duplicates and not history.known:
-                    raise self._no_valid_graph(error) from error
-            refused += candidate is None
+                candidate = sampler.propose(experience, number=number, attempt=refused)
+            except InvalidGraphError:
+                continue
+            if experience.is_new(candidate.graph):
+                break
+        else:
+            at_random = self._random(number)
+            if at_random is None:
+                return EXHAUSTED
+            refused, candidate = self._config.max_duplicates, at_random
         with machine_lock():
             history.refresh()
             if candidate.graph.fingerprint in history.known:
@@ -277,25 +275,24 @@ class Proposer:
         return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
 
     def _enqueue_random(self) -> bool:
-        """Enqueue a random candidate with an unknown graph. False if none was found in `max_duplicates` draws.
+        """Enqueue a random candidate with an unknown graph. False if none was found. Raises as `_random` does."""
+        candidate = self._random(self._history.num_trials)
+        if candidate is not None:
+            self._history.study.enqueue_trial(dict(candidate.architecture.choices))
+        return candidate is not None
+
+    def _random(self, number: int) -> Candidate | None:
+        """A random candidate with an unknown graph that keeps the constraints. None if none was found.
 
         Raises:
-            NasGraphError: If no draw, and nothing before, gave a valid graph.
+            UnsatisfiableError: If no draw keeps the constraints.
+            NasGraphError: If no draw gives a valid graph.
         """
-        history, place = self._history, self._history.num_trials
-        reason: Exception | None = None
-        for draw in range(self._config.max_duplicates):
-            try:
-                candidate = sample(self._space, generator(self._config.seed, "random", place, draw))
-            except InvalidGraphError as error:
-                reason = error
-                continue
-            if candidate.graph.fingerprint not in history.known and self._admits(candidate.graph):
-                history.study.enqueue_trial(dict(candidate.architecture.choices))
-                return True
-        if reason is not None and not history.known:
-            raise self._no_valid_graph(reason) from reason
-        return False
-
-    def _no_valid_graph(self, reason: Exception) -> NasGraphError:
-        return NasGraphError(f"The space '{self._space.name}' gives no valid graph: {reason}")
+        return sample_admitted(
+            self._space,
+            self._constraints,
+            seed=self._config.seed,
+            labels=("random", number),
+            known=self._history.known,
+            max_draws=MAX_DRAWS if self._constraints else self._config.max_duplicates,
+        )

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from nasgraph.errors import ConfigError, NasGraphError
 from nasgraph.evaluate.evaluation import Evaluation
 from nasgraph.ir import ComputationalGraph
+from nasgraph.search.objectives import Objective
 from nasgraph.spaces import Candidate
 
 Screen = Callable[[Sequence[ComputationalGraph]], Sequence[Mapping[str, float]]]
@@ -34,6 +35,8 @@ class SearchConfig:
         rank_by: Scores of the screen whose ranks among all screened candidates are summed; the sum decides who is kept.
         seed: Decides everything random.
         time_limit_s: Seconds after which no further trial starts; None: no limit.
+        max_flops: Floating-point operations of all trainings (the metric `train_flops`) after which no further trial starts; None:
+            no limit.
         trial_time_limit_s: Seconds after which one evaluation is stopped and recorded as failed. Noticed when the
             evaluator asks `keep_going`; None: no limit.
         ahead: Makes the course of a search independent of how many workers there are, how quick they are, and when they are
@@ -52,6 +55,7 @@ class SearchConfig:
     rank_by: tuple[str, ...] = ("screen_score",)
     seed: int = 0
     time_limit_s: float | None = None
+    max_flops: float | None = None
     trial_time_limit_s: float | None = None
     ahead: int | None = None
     max_duplicates: int = 50
@@ -103,6 +107,7 @@ class TrialResult:
         reason: Why it failed or was pruned; empty otherwise.
         scores: Scores from screening; empty if it was not screened.
         seconds: Wall time of the evaluation.
+        values: One number per objective of the study, as measured; empty unless the trial is complete.
     """
 
     number: int
@@ -113,6 +118,7 @@ class TrialResult:
     reason: str
     scores: Mapping[str, float]
     seconds: float
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,11 @@ class SearchInfo:
     Attributes:
         study: Name of the Optuna study.
         space: Name of the search space.
-        objective: Name of the metric that is optimised, higher is better; empty if the study does not say.
+        objective: Name of the metric that is optimised, the first if there are several; empty if the study does not say.
         config: Settings.
         resumed_trials: Trials that an earlier process finished.
         tags: Facts for the record: data set, its hash, versions, git commit, device.
+        objectives: What is optimised, with directions; empty if the study does not say.
     """
 
     study: str
@@ -134,6 +141,7 @@ class SearchInfo:
     config: SearchConfig
     resumed_trials: int
     tags: Mapping[str, str] = field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,11 +152,12 @@ class SearchResult:
         study: Name of the Optuna study.
         trials: Every finished trial in order, those of other processes included. To save memory only the best
             trial's evaluation keeps its `state`; listeners see every `state` as it is measured.
-        best: The complete trial with the highest objective (the earliest of equals); None if there is none.
+        best: The complete trial that is best in the first objective (the earliest of equals); None if there is none.
         screened: All candidates scored by this process, best first.
         num_duplicates: Proposals of the whole study that were answered from memory, not evaluated again.
-        stopped_because: "finished", "time limit", "interrupted" or "space exhausted".
+        stopped_because: "finished", "time limit", "flops", "interrupted" or "space exhausted".
         seconds: Wall time of this process.
+        front: Complete trials that no other one beats in all objectives, best in the first first; with one objective the best.
     """
 
     study: str
@@ -158,6 +167,7 @@ class SearchResult:
     num_duplicates: int
     stopped_because: str
     seconds: float
+    front: tuple[TrialResult, ...] = ()
 
 
 @runtime_checkable

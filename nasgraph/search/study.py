@@ -1,5 +1,7 @@
 """Creating a study, and continuing the right one."""
 
+import re
+
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner, NopPruner
@@ -8,6 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from nasgraph.errors import UnknownNameError
+from nasgraph.search.objectives import HIGHER_IS_BETTER, Objective, parse_objectives
 from nasgraph.search.records import StudyError
 from nasgraph.search.samplers import make_sampler
 from nasgraph.search.storage import study_names
@@ -31,7 +34,7 @@ def create_or_resume(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> optuna.Study:
-    """A study that maximises one metric over one space, new or continued.
+    """A study that optimises one or several metrics over one space, new or continued.
 
     What identifies it (space, shape of the data, data set, objective, seed) is kept in the study, so that it cannot be
     continued as something else. An interrupted creation is completed.
@@ -40,7 +43,7 @@ def create_or_resume(
         storage: From `open_storage`.
         study_name: Name, unique in the storage.
         space: What is searched.
-        objective: Name of the metric that is maximised.
+        objective: Name of the metric that is maximised; or objectives as `parse_objectives` reads them.
         resume: Whether to continue an existing study. In a storage without any study this creates it, so that a search
             killed before it had a study can be resumed like any other.
         seed: Seed of the search.
@@ -62,7 +65,10 @@ def create_or_resume(
         study = optuna.create_study(
             storage=storage,
             study_name=study_name,
-            direction="maximize",
+            directions=[
+                StudyDirection.MAXIMIZE if each.maximise else StudyDirection.MINIMIZE
+                for each in objectives_from(objective)
+            ],
             sampler=sampler or make_sampler("tpe", seed=seed),
             pruner=pruner or NopPruner(),
             load_if_exists=resume,
@@ -82,6 +88,19 @@ def create_or_resume(
     return study
 
 
+def objectives_from(text: str) -> tuple[Objective, ...]:
+    """Objectives from what `create_or_resume` takes: a single word that says no direction is maximised."""
+    if re.fullmatch(r"\w+", text) and text not in HIGHER_IS_BETTER:
+        return (Objective(text, maximise=True),)
+    return parse_objectives(text)
+
+
+def objectives_of(study: optuna.Study) -> tuple[Objective, ...]:
+    """What a study optimises; empty if it does not say."""
+    text = str(study_facts(study).get("objective", ""))
+    return objectives_from(text) if text else ()
+
+
 def study_facts(study: optuna.Study) -> dict[str, Fact]:
     """What `create_or_resume` wrote into a study: space, input_shape, num_classes, data, objective and seed. Empty for
     a study that was made otherwise."""
@@ -89,12 +108,12 @@ def study_facts(study: optuna.Study) -> dict[str, Fact]:
 
 
 def check_study(study: optuna.Study, space: SearchSpace) -> None:
-    """Refuse a study that maximises no single number, or belongs to another space.
+    """Refuse a study that belongs to another space, or was not made here and does not maximise a single number.
 
     Raises:
         StudyError: If so.
     """
-    if study.directions != [StudyDirection.MAXIMIZE]:
+    if not objectives_of(study) and study.directions != [StudyDirection.MAXIMIZE]:
         raise StudyError(
             f"Expected the study '{study.study_name}' to maximise one number: direction='maximize'"
         )
