@@ -8,6 +8,7 @@ from typing import cast
 
 from nasgraph.data.arrays import read_npz
 from nasgraph.data.folders import read_image_folder
+from nasgraph.data.nodes import RawNodeData, prepare_nodes
 from nasgraph.data.prepare import Preparation, prepare
 from nasgraph.data.records import DataRequest, DataSet, RawData
 from nasgraph.data.sheets import read_sheets
@@ -73,6 +74,8 @@ def load_dataset(
     hint = "The path of a .npz archive, a .csv table or an image folder works, too."
     load = cast("Callable[[DataRequest], object]", load_plugin(GROUP, name, kind="data set", hint=hint))
     raw = load(request)
+    if isinstance(raw, RawNodeData):
+        return prepare_nodes(raw, name=name, settings=settings)
     if not isinstance(raw, RawData):
         raise DataError(
             f"Expected a RawData from the plug-in of data set '{name}' (got {type(raw).__name__})"

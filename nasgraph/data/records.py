@@ -102,12 +102,47 @@ class RawData:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DataGraph:
+    """The graph whose nodes are the examples of a data set, those of all splits among them. It has no labels.
+
+    Args:
+        features: One row per node, in compressed rows (CSR) if nearly all is zero.
+        edges: Source and target of each edge, in both directions if the graph is undirected.
+    """
+
+    features: Float32[Tensor, "nodes features"]
+    edges: Int64[Tensor, "2 edges"]
+
+    def to(self, device: torch.device | str) -> "DataGraph":
+        """The same graph on `device`; no copy where it is there already."""
+        return DataGraph(self.features.to(device), self.edges.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """Which nodes of a data graph a split consists of.
+
+    Args:
+        graph: The whole graph.
+        index: Numbers of the nodes, in the order of the split.
+    """
+
+    graph: DataGraph
+    index: Int64[Tensor, " nodes"]
+
+    def to(self, device: torch.device | str) -> "Nodes":
+        """The same nodes on `device`; no copy where they are there already."""
+        return Nodes(self.graph.to(device), self.index.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """Examples ready for a network: one contiguous tensor of inputs, one of targets.
 
     Args:
         inputs: Normalised inputs.
         targets: Class numbers, from 0.
+        nodes: Where the examples stand in a data graph; None if they stand alone.
 
     Raises:
         ValueError: If the counts differ.
@@ -115,23 +150,29 @@ class Split:
 
     inputs: Float32[Tensor, "examples *input_shape"]
     targets: Int64[Tensor, " num_targets"]
+    nodes: Nodes | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
             counts = f"{len(self.inputs)} and {len(self.targets)}"
             raise ValueError(f"Expected one target per input (got {counts})")
+        if self.nodes is not None and len(self.nodes.index) != len(self.targets):
+            counts = f"{len(self.nodes.index)} and {len(self.targets)}"
+            raise ValueError(f"Expected one target per node (got {counts})")
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def to(self, device: torch.device | str) -> "Split":
         """The same examples on `device`; no copy where they are there already."""
-        return Split(self.inputs.to(device), self.targets.to(device))
+        nodes = None if self.nodes is None else self.nodes.to(device)
+        return Split(self.inputs.to(device), self.targets.to(device), nodes)
 
     def pick(self, index: Int64[Tensor, " picked"]) -> "Split":
         """The examples that `index` numbers, copied, in that order."""
         index = index.to(self.targets.device)
-        return Split(self.inputs[index], self.targets[index])
+        nodes = None if self.nodes is None else Nodes(self.nodes.graph, self.nodes.index[index])
+        return Split(self.inputs[index], self.targets[index], nodes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +201,11 @@ class SearchData:
         return SearchData(
             self.name, self.input_shape, self.num_classes, self.train.to(device), self.validation.to(device)
         )
+
+    @property
+    def graph(self) -> DataGraph | None:
+        """The graph whose nodes the examples are; None if they stand alone."""
+        return None if self.train.nodes is None else self.train.nodes.graph
 
     def subset(self, num_train: int, num_validation: int, seed: int) -> "SearchData":
         """A smaller set with the same share of every class, as near as whole examples allow.

@@ -9,7 +9,7 @@ from nasgraph.draw.labels import ACTIVATIONS, NORMS, family_of, label_of, shape_
 from nasgraph.ir import OPS, ComputationalGraph
 
 MAX_LINES = 5
-_LIGHT = (NORMS | ACTIVATIONS | {"dropout"}) - {"softmax"}
+_LIGHT = (NORMS | ACTIVATIONS | {"dropout", "drop_path"}) - {"softmax"}
 _STAND_ALONE = frozenset(
     {"input", "parameter", "reshape", "flatten", "permute", "identity", "zero", "softmax"}
 )

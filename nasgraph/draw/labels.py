@@ -29,6 +29,7 @@ CONVOLUTIONS = frozenset(
     for kind in ("", "_transpose")
     for rank in (1, 2, 3)
 )
+MESSAGE_PASSING = frozenset(f"{kind}_conv" for kind in ("gcn", "gat", "gin", "sage", "cheb", "arma", "graph"))
 POOLS = (
     "max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean", "max_pool3d", "avg_pool3d", "adaptive_avg_pool2d",
     "adaptive_max_pool2d", "reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_var",
@@ -37,7 +38,7 @@ POOLS = (
 _FAMILY_OF = {
     **dict.fromkeys(NORMS, "norm"),
     **dict.fromkeys(ACTIVATIONS, "activation"),
-    **dict.fromkeys(CONVOLUTIONS, "conv"),
+    **dict.fromkeys(CONVOLUTIONS | MESSAGE_PASSING, "conv"),
     **dict.fromkeys(POOLS, "pool"),
     **dict.fromkeys(("input", "parameter", "constant"), "data"),
     **dict.fromkeys(

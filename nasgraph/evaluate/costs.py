@@ -32,7 +32,7 @@ LATENCY_MS = "latency_ms"
 BYTES = 4
 """Of one number in single precision."""
 
-_VIEWS = frozenset({"identity", "dropout", "reshape", "flatten", "permute", "slice", "expand"})
+_VIEWS = frozenset({"identity", "dropout", "drop_path", "reshape", "flatten", "permute", "slice", "expand"})
 """Operators whose output is the memory of their input, in inference mode."""
 _PARAMETER = "parameter"
 BACKWARD_AND_FORWARD = 3

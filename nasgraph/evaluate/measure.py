@@ -21,13 +21,15 @@ def measure(
     Args:
         program: The network.
         state: Parameters by name, and running statistics where there are any.
-        split: Examples, on the device of `state`.
-        batch_size: Examples per forward pass. The last pass may have fewer, but not a single one, of which
+        split: Examples, on the device of `state`. Nodes of a data graph see the whole graph, in one pass.
+        batch_size: Examples per forward pass, if they stand alone. The last pass may have fewer, but not a single one, of which
             norms have no statistics: it joins the pass before.
 
     Returns:
         Loss, and accuracy in [0, 1].
     """
+    if split.nodes is not None:
+        return _measure_nodes(program, state, split)
     buffers = buffers_by_node({name: tensor for name, tensor in state.items() if "running_" in name})
     loss, correct = 0.0, 0
     with torch.inference_mode():
@@ -38,3 +40,15 @@ def measure(
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             correct += int((logits.argmax(1) == targets).sum())
     return loss / len(split), correct / len(split)
+
+
+def _measure_nodes(program: Program, state: Mapping[str, Tensor], split: Split) -> tuple[float, float]:
+    assert split.nodes is not None
+    graph, index = split.nodes.graph, split.nodes.index
+    buffers = buffers_by_node({name: tensor for name, tensor in state.items() if "running_" in name})
+    context = RunContext(batch_size=len(graph.features), buffers=buffers, edges=graph.edges)
+    with torch.inference_mode():
+        (logits,) = program(state, [graph.features], context)
+        loss = float(F.cross_entropy(logits[index], split.targets))
+        correct = int((logits[index].argmax(1) == split.targets).sum())
+    return loss, correct / len(split)

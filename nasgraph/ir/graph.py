@@ -147,6 +147,11 @@ class ComputationalGraph:
         """Whether every operator can be run: no node is `opaque`."""
         return all(node.op != "opaque" for node in self.nodes)
 
+    @property
+    def reads_edges(self) -> bool:
+        """Whether an operator passes messages: the examples are nodes of a data graph, whose edges a run needs."""
+        return any(OPS[node.op].reads_edges for node in self.nodes)
+
     def input_shapes(self, index: int) -> tuple[Shape, ...]:
         """Shapes of what node `index` reads."""
         return tuple(self.shapes[source] for source in self.nodes[index].inputs)

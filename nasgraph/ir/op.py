@@ -195,6 +195,7 @@ class Op:
         commutative: Whether the order of the inputs is without meaning.
         reads: What each input has to be; the last entry holds for all further inputs.
         gives: What comes out, from attributes and the types of the inputs.
+        reads_edges: Whether it passes messages along the edges of a data graph whose nodes are the examples.
     """
 
     summary: str
@@ -206,6 +207,7 @@ class Op:
     commutative: bool = False
     reads: tuple[Literal["float", "int", "any"], ...] = ("float",)
     gives: DtypeRule = gives_float
+    reads_edges: bool = False
 
 
 # ---- reading attributes whose kind the table guarantees

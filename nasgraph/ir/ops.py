@@ -29,6 +29,7 @@ from nasgraph.ir.operators.attention import ATTENTION
 from nasgraph.ir.operators.convolution import CONVOLUTIONS
 from nasgraph.ir.operators.elementwise import ACTIVATIONS, FUNCTIONS, JOINING
 from nasgraph.ir.operators.linear import LINEAR
+from nasgraph.ir.operators.message_passing import MESSAGE_PASSING
 from nasgraph.ir.operators.norms import NORMS
 from nasgraph.ir.operators.pooling import POOLING
 from nasgraph.ir.operators.recurrent import RECURRENT
@@ -58,6 +59,7 @@ OPS: Mapping[str, Op] = {
     **LINEAR,
     **RECURRENT,
     **ATTENTION,
+    **MESSAGE_PASSING,
     **NORMS,
     **POOLING,
     **REDUCTIONS,

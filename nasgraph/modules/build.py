@@ -122,15 +122,24 @@ class GraphModule(nn.Module):
             self.add_module(node, nn.Module())
         return self.get_submodule(node)
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run the graph on `[batch, *shape]` tensors."""
+    def forward(self, *inputs: Tensor, edges: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Run the graph on `[batch, *shape]` tensors.
+
+        Args:
+            inputs: One tensor per input node.
+            edges: Source and target of each edge between examples, `[2, edges]`, for graphs that pass messages.
+        """
         buffers = {}
         for index in self._batch_norms:
             holder = self.get_submodule(f"n{index}")
             buffers[index] = (holder.get_buffer("running_mean"), holder.get_buffer("running_var"))
         constants = {index: self.get_submodule(f"n{index}").get_buffer("value") for index in self._constants}
         context = RunContext(
-            batch_size=inputs[0].shape[0], training=self.training, buffers=buffers, constants=constants
+            batch_size=inputs[0].shape[0],
+            training=self.training,
+            buffers=buffers,
+            constants=constants,
+            edges=edges,
         )
         outputs = self._program(dict(self.named_parameters()), inputs, context)
         return outputs[0] if len(outputs) == 1 else outputs

@@ -19,6 +19,7 @@ from nasgraph.modules.kernels.convolution import CONVOLUTIONS
 from nasgraph.modules.kernels.elementwise import ACTIVATIONS, FUNCTIONS, JOINING
 from nasgraph.modules.kernels.kernel import Attrs, BatchNormBuffers, Kernel, Parameters, RunContext
 from nasgraph.modules.kernels.linear import LINEAR
+from nasgraph.modules.kernels.message_passing import MESSAGE_PASSING
 from nasgraph.modules.kernels.norms import NORMS
 from nasgraph.modules.kernels.pooling import POOLING
 from nasgraph.modules.kernels.recurrent import RECURRENT
@@ -34,6 +35,7 @@ KERNELS: Mapping[str, Callable[[int, Attrs], Kernel]] = {
     **LINEAR,
     **RECURRENT,
     **ATTENTION,
+    **MESSAGE_PASSING,
     **NORMS,
     **POOLING,
     **REDUCTIONS,
@@ -67,6 +69,7 @@ class Program:
                 ends.setdefault(index, []).append(source)
         self._inputs = graph.inputs
         self._outputs = graph.outputs
+        self._sparse = _sparse_inputs(graph)
         self._length = len(graph)
         self._steps = [
             (index, node.inputs, _kernel(index, node), names.get(index, {}), ends.get(index, []))
@@ -81,7 +84,8 @@ class Program:
 
         Args:
             parameters: Every parameter of the graph by name.
-            inputs: One tensor per input node, `[batch, *shape]`.
+            inputs: One tensor per input node, `[batch, *shape]`. Rows that are nearly all zero may come compressed (CSR) and
+                stay so where linear maps and message passing read them.
             context: How to run.
 
         Returns:
@@ -89,7 +93,8 @@ class Program:
         """
         values: list[Tensor | None] = [None] * self._length
         for index, value in zip(self._inputs, inputs, strict=True):
-            values[index] = as_integers(value)
+            is_welcome = value.layout == torch.strided or index in self._sparse
+            values[index] = as_integers(value if is_welcome else value.to_dense())
         if context.real is None:
             context = replace(context, real=_real(parameters, inputs))
         for index, sources, kernel, names, ends in self._steps:
@@ -98,6 +103,21 @@ class Program:
             for source in ends:
                 values[source] = None
         return tuple(_expanded(cast(Tensor, values[index]), context.batch_size) for index in self._outputs)
+
+
+def _sparse_inputs(graph: ComputationalGraph) -> frozenset[int]:
+    """Inputs that only linear maps and message passing read, maybe behind dropout."""
+    readers: dict[int, list[int]] = {index: [] for index in range(len(graph))}
+    for index, node in enumerate(graph.nodes):
+        for source in node.inputs:
+            readers[source].append(index)
+    stays: dict[int, bool] = {}  # whether all that read a node can read it in compressed rows
+    reads: dict[int, bool] = {}
+    for index in reversed(range(len(graph))):
+        op = graph.nodes[index].op
+        stays[index] = index not in graph.outputs and all(reads[reader] for reader in readers[index])
+        reads[index] = op == "linear" or op in MESSAGE_PASSING or (op == "dropout" and stays[index])
+    return frozenset(index for index in graph.inputs if stays[index])
 
 
 def _kernel(index: int, node: Node) -> Kernel:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from keyword import iskeyword
 
 from nasgraph.errors import UnsupportedOpError
-from nasgraph.ir import ComputationalGraph, Shape
+from nasgraph.ir import OPS, ComputationalGraph, Shape
 from nasgraph.modules.source_format import LINE_LENGTH, Call, call, signature, statement
 from nasgraph.modules.source_helpers import HELPERS
 from nasgraph.modules.source_layers import LAYERS, attribute_names, free_parameter, state_names
@@ -29,7 +29,7 @@ def graph_to_source(graph: ComputationalGraph, *, name: str = "Network") -> str:
         name: Name of the class.
 
     Raises:
-        UnsupportedOpError: If a node is `opaque`; the message names it.
+        UnsupportedOpError: If a node is `opaque` or passes messages; the message names it.
         ValueError: If `name` cannot be the name of the class.
 
     Example:
@@ -52,6 +52,11 @@ def graph_to_source(graph: ComputationalGraph, *, name: str = "Network") -> str:
         if node.op == "opaque":
             raise UnsupportedOpError(
                 f"Cannot write '{node.attr('name')}' (node {index}): it is not part of the graph language"
+            )
+        if OPS[node.op].reads_edges:
+            raise UnsupportedOpError(
+                f"Cannot write '{node.op}' (node {index}) in plain torch: it passes messages along the edges of a data "
+                "graph. Use 'build(graph)' and 'module(x, edges=...)'"
             )
     forward = _Forward(graph)
     body = [

@@ -48,6 +48,14 @@ def pad_axes(x: Tensor, amounts: tuple[tuple[int, int], ...], *, mode: str) -> T
         x = x.index_select(axis, place)
     return x
 ''',
+    "drop_path": '''\
+def drop_path(x: Tensor, p: float, training: bool) -> Tensor:
+    """While training, all zeros for random examples, and the others larger by as much as keeps the mean."""
+    if not training or p == 0:
+        return x
+    keep = (torch.rand(len(x), device=x.device) >= p).to(x).reshape(-1, *[1] * (x.dim() - 1))
+    return x * keep / (1 - p) if p < 1 else torch.zeros_like(x)
+''',
     "take": '''\
 def take(x: Tensor, indices: Tensor, axis: int) -> Tensor:
     """In each example, the parts along one axis that its indices list."""

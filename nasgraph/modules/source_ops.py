@@ -270,6 +270,12 @@ def _softplus(use: Use) -> Expression:
     return call("F.softplus", use.value(), *(repr(use.attrs[name]) for name in settings))
 
 
+def _drop_path(use: Use) -> Expression:
+    """A written module knows no schedule: it drops with the full chance."""
+    use.needs.add("drop_path")
+    return call("drop_path", use.value(), use.attrs["p"], "self.training")
+
+
 def _gelu(use: Use) -> Expression:
     approximate = use.attrs["approximate"]
     return call(
@@ -407,6 +413,7 @@ EXPRESSIONS: Mapping[str, Writer] = {
     "clamp": _clamp,
     "compare_scalar": _compare_scalar,
     "cast": _cast,
+    "drop_path": _drop_path,
     "zero": _function("torch.zeros_like"),
 }  # fmt: skip
 """How each operator is written, but for sources and `identity`."""

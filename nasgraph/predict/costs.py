@@ -14,7 +14,9 @@ Array = np.ndarray
 
 logger = logging.getLogger(__name__)
 
-FREE = frozenset({"input", "parameter", "constant", "identity", "dropout", "reshape", "flatten", "expand"})
+FREE = frozenset(
+    {"input", "parameter", "constant", "identity", "dropout", "drop_path", "reshape", "flatten", "expand"}
+)
 """Operators that compute nothing in inference mode."""
 TOTALS = ("nodes", "multiply_adds", "parameters", "activations", "depth")
 

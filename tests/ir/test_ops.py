@@ -25,7 +25,7 @@ SAME_SHAPE = (
     *("relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
     *("relu6", "celu", "selu", "mish", "log_sigmoid", "softsign", "softplus", "clamp", "affine"),
     *("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "abs", "neg", "sign", "reciprocal"),
-    *("floor", "round", "sin", "cos", "tan", "atan", "erf", "dropout", "identity", "zero"),
+    *("floor", "round", "sin", "cos", "tan", "atan", "erf", "dropout", "drop_path", "identity", "zero"),
 )
 SPACE = {1: (6, 8), 2: (6, 8, 8), 3: (6, 8, 8, 8)}
 CASES = [
@@ -154,6 +154,51 @@ CASES = [
         {"weight_ih": ((3, 7), "weight"), "weight_hh": ((3, 3), "weight")},
     ),
     Case("attention", ((2, 5, 8), (2, 7, 8), (2, 7, 4), (2, 4, 1, 7)), (2, 5, 4), {"num_heads": 4}),
+    Case(
+        "gcn_conv",
+        ((7,),),
+        (6,),
+        {"out_features": 6},
+        {"weight": ((6, 7), "weight"), "bias": ((6,), "bias")},
+    ),
+    Case(
+        "gat_conv",
+        ((7,),),
+        (6,),
+        {"out_features": 6, "num_heads": 3, "bias": False},
+        {"weight": ((6, 7), "weight"), "source": ((3, 2), "weight"), "target": ((3, 2), "weight")},
+    ),
+    Case(
+        "gin_conv",
+        ((7,),),
+        (6,),
+        {"out_features": 6, "bias": False, "eps": 0.5, "aggregation": "max"},
+        {"weight": ((6, 7), "weight")},
+    ),
+    *(
+        Case(
+            op,
+            ((7,),),
+            (6,),
+            {"out_features": 6},
+            {"weight": ((6, 7), "weight"), "bias": ((6,), "bias"), "root": ((6, 7), "weight")},
+        )
+        for op in ("sage_conv", "graph_conv")
+    ),
+    Case(
+        "cheb_conv",
+        ((7,),),
+        (6,),
+        {"out_features": 6, "num_terms": 3, "bias": False},
+        {"weight": ((6, 21), "weight")},
+    ),
+    Case(
+        "arma_conv",
+        ((7,),),
+        (6,),
+        {"out_features": 6, "num_stacks": 2},
+        {"weight": ((12, 7), "weight"), "bias": ((12,), "bias"), "root": ((12, 7), "weight")},
+    ),
     Case("batch_norm", ((6, 5, 5, 5),), (6, 5, 5, 5), {"affine": False}),
     Case("layer_norm", (IMAGE,), IMAGE, {"axes": 2, "bias": False}, {"weight": ((9, 8), "scale")}),
     Case("rms_norm", ((5, 7),), (5, 7), {}, {"weight": ((7,), "scale")}),

@@ -211,6 +211,7 @@ CASES: dict[str, list[Case]] = {
     "compare_scalar": [((IMAGE,), {"kind": kind, "value": 0.0}) for kind in ("gt", "le", "ne")],
     "cast": [((IMAGE,), {"dtype": dtype}) for dtype in ("int", "float")],
     "dropout": [((IMAGE,), {"p": 0.5}), (((3,),), {"p": 0.0}), (((3,),), {"p": 1.0})],
+    "drop_path": [((IMAGE,), {"p": 0.5}), (((3,),), {"p": 0.25, "scheduled": True}), (((3,),), {"p": 1.0})],
     **{op: [((IMAGE,), {}), (((3,),), {})] for op in FUNCTIONS},
 }
 ALL_CASES = [pytest.param(op, *case, id=f"{op}-{i}") for op in CASES for i, case in enumerate(CASES[op])]

@@ -171,6 +171,10 @@ FUNCTIONS: Mapping[str, Op] = {
         "as real numbers or as integers, rounded towards zero", {"dtype": DTYPE}, integers=gives_attr
     ),
     "dropout": _function("random zeros while training", {"p": Attr("float", 0.1, high=1.0)}),
+    "drop_path": _function(
+        "all zeros for random examples while training; scheduled: with a chance that grows from 0 to 'p'",
+        {"p": Attr("float", 0.1, high=1.0), "scheduled": Attr("bool", False)},
+    ),
     "identity": _function("the input", integers=gives_same),
     "zero": _function("zeros like the input", integers=gives_same),
 }

@@ -20,6 +20,7 @@ from nasgraph.modules.kernels.kernel import (
     real_numbers,
     whole,
 )
+from nasgraph.modules.kernels.sparse import with_values
 
 
 def _add(node: int, attrs: Attrs) -> Kernel:
@@ -140,14 +141,39 @@ def _gelu(node: int, attrs: Attrs) -> Kernel:
 def _dropout(node: int, attrs: Attrs) -> Kernel:
     p = number(attrs, "p")
 
-    def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
+    def drop(x: Tensor, context: RunContext) -> Tensor:
         if not context.training or context.generator is None:
-            return F.dropout(inputs[0], p, context.training)
+            return F.dropout(x, p, context.training)
         if p == 1.0:
-            return torch.zeros_like(inputs[0])
+            return torch.zeros_like(x)
         # Drawn where the generator lives: a CPU seed then gives the same mask on every device.
-        noise = torch.rand(inputs[0].shape, generator=context.generator, device=context.generator.device)
-        return inputs[0] * (noise >= p).to(inputs[0]) / (1 - p)
+        noise = torch.rand(x.shape, generator=context.generator, device=context.generator.device)
+        return x * (noise >= p).to(x) / (1 - p)
+
+    def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
+        (x,) = inputs
+        if x.layout != torch.sparse_csr:
+            return drop(x, context)
+        # Bags of words: what is zero stays zero, whatever the mask there.
+        return with_values(x, drop(x.values(), context))
+
+    return run
+
+
+def _drop_path(node: int, attrs: Attrs) -> Kernel:
+    """Stochastic depth (Huang et al. 2016); scheduled, the ScheduledDropPath of Zoph et al. 2018."""
+    p, scheduled = number(attrs, "p"), attrs["scheduled"]
+
+    def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
+        (x,) = inputs
+        rate = p * context.progress if scheduled else p
+        if not context.training or rate == 0.0:
+            return x
+        rng = context.generator
+        # Drawn where the generator lives: a CPU seed then gives the same mask on every device.
+        noise = torch.rand(x.shape[0], generator=rng, device=x.device if rng is None else rng.device)
+        keep = (noise >= rate).to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return x * keep / (1 - rate) if rate < 1.0 else torch.zeros_like(x)
 
     return run
 
@@ -200,6 +226,7 @@ FUNCTIONS: Mapping[str, KernelMaker] = {
     "compare_scalar": _compare_scalar,
     "cast": _cast,
     "dropout": _dropout,
+    "drop_path": _drop_path,
     "identity": on_first(lambda x: x),
     "zero": on_first(torch.zeros_like),
 }

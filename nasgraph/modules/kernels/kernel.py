@@ -27,6 +27,9 @@ class RunContext:
         constants: Values of `constant` nodes by node, each of the node's shape.
         real: What integers become where an operator makes real numbers of them. None: the type of the
             first parameter or input that consists of real numbers.
+        progress: Share of the training that is done, 0 to 1: the chance of a scheduled `drop_path` is that much of `p`.
+        edges: Source and target of each edge between examples, `[2, edges]`, for operators that pass messages; an
+            undirected edge stands there in both directions. None: there is no data graph.
     """
 
     batch_size: int
@@ -35,6 +38,8 @@ class RunContext:
     buffers: Mapping[int, BatchNormBuffers] = field(default_factory=dict)
     constants: Mapping[int, Tensor] = field(default_factory=dict)
     real: torch.dtype | None = None
+    progress: float = 1.0
+    edges: Tensor | None = None
 
 
 Parameters = Mapping[str, Tensor]

@@ -21,8 +21,15 @@ from nasgraph.modules.kernels.kernel import (
 
 
 def _linear(node: int, attrs: Attrs) -> Kernel:
-    # Where the input is not contiguous, torch's result depends, in the last bit, on whether the weight requires a gradient.
-    return lambda inputs, own, context: F.linear(inputs[0].contiguous(), own["weight"], own.get("bias"))
+    def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
+        weight, bias = own["weight"], own.get("bias")
+        if inputs[0].layout != torch.strided:  # bags of words
+            product: Tensor = torch.sparse.mm(inputs[0], weight.t())
+            return product if bias is None else product + bias
+        # Where the input is not contiguous, torch's result depends, in the last bit, on whether the weight requires a gradient.
+        return F.linear(inputs[0].contiguous(), weight, bias)
+
+    return run
 
 
 def _given_linear(node: int, attrs: Attrs) -> Kernel:
