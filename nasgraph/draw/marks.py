@@ -47,19 +47,19 @@ def draw_box(box: Box, centre: Point, size: Point) -> str:
     for place, (text, family) in enumerate(box.lines):
         baseline = top + 19 + place * LINE_HEIGHT
         if len(box.lines) == 1:
-            parts.append(_text(text, x, baseline, "ng-text ng-head", anchor="middle"))
+            parts.append(draw_text(text, x, baseline, "ng-text ng-head", anchor="middle"))
         else:
             style = "ng-text ng-head" if family == box.family else "ng-text"
             parts.append(_dot(family, left + _PADDING + 3, baseline - 4.5))
-            parts.append(_text(text, left + _PADDING + _DOT, baseline, style))
+            parts.append(draw_text(text, left + _PADDING + _DOT, baseline, style))
     baseline = top + 18 + len(box.lines) * LINE_HEIGHT
     if len(box.lines) == 1:
-        parts.append(_text(footer_of(box), x, baseline, "ng-muted ng-small", anchor="middle"))
+        parts.append(draw_text(footer_of(box), x, baseline, "ng-muted ng-small", anchor="middle"))
     else:
-        parts.append(_text(footer_of(box), left + _PADDING, baseline, "ng-muted ng-small"))
+        parts.append(draw_text(footer_of(box), left + _PADDING, baseline, "ng-muted ng-small"))
     nodes = " ".join(map(str, box.nodes))
     return (
-        f'<g class="ng-box" data-node="{nodes}"><title>{_escaped(box.tooltip)}</title>'
+        f'<g class="ng-box" data-node="{nodes}"><title>{escaped(box.tooltip)}</title>'
         f'<rect class="ng-{box.family}" x="{number(left)}" y="{number(top)}" width="{number(width)}"'
         f' height="{number(height)}" rx="9"/>{"".join(parts)}</g>'
     )
@@ -76,7 +76,7 @@ def draw_pill(label: str, centre: Point, size: Point) -> str:
     return (
         f'<g class="ng-box ng-output"><rect class="ng-data" x="{number(x - width / 2)}"'
         f' y="{number(y - height / 2)}" width="{number(width)}" height="{number(height)}" rx="14"/>'
-        f"{_text(label, x, y + 4.5, 'ng-text', anchor='middle')}</g>"
+        f"{draw_text(label, x, y + 4.5, 'ng-text', anchor='middle')}</g>"
     )
 
 
@@ -149,7 +149,7 @@ class Frame:
         return (
             f'<rect class="ng-badge" x="{number(self.right - width / 2)}" y="{number(y - 10)}"'
             f' width="{number(width)}" height="20" rx="10"/>'
-            + _text(f"x {self.times}", self.right, y + 4.5, "ng-badge-text", anchor="middle")
+            + draw_text(f"x {self.times}", self.right, y + 4.5, "ng-badge-text", anchor="middle")
         )
 
 
@@ -177,19 +177,21 @@ def draw_legend(families: Sequence[str], *, width: float) -> tuple[str, float]:
         if x > 0 and x + advance > width:
             x, y = 0.0, y + LINE_HEIGHT
         parts.append(_dot(family, x + 4, y - 4))
-        parts.append(_text(FAMILIES[family], x + _DOT, y, "ng-muted ng-small"))
+        parts.append(draw_text(FAMILIES[family], x + _DOT, y, "ng-muted ng-small"))
         x += advance
     return "".join(parts), y
 
 
 def draw_lines(lines: Sequence[str], x: float, y: float) -> str:
     """Small muted text, line below line, the first with its baseline at `y`."""
-    return "".join(_text(line, x, y + n * LINE_HEIGHT, "ng-muted ng-small") for n, line in enumerate(lines))
+    return "".join(
+        draw_text(line, x, y + n * LINE_HEIGHT, "ng-muted ng-small") for n, line in enumerate(lines)
+    )
 
 
 def draw_title(title: str, x: float, y: float) -> str:
     """The heading."""
-    return _text(title, x, y, "ng-text ng-title")
+    return draw_text(title, x, y, "ng-text ng-title")
 
 
 def wrap(text: str, separator: str, width: float) -> list[str]:
@@ -204,9 +206,10 @@ def wrap(text: str, separator: str, width: float) -> list[str]:
     return lines
 
 
-def _text(text: str, x: float, y: float, style: str, *, anchor: str = "start") -> str:
+def draw_text(text: str, x: float, y: float, style: str, *, anchor: str = "start") -> str:
+    """One line of text with its baseline at `y`. Escaped here."""
     where = f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return f'<text class="{style}" x="{number(x)}" y="{number(y)}"{where}>{_escaped(text)}</text>'
+    return f'<text class="{style}" x="{number(x)}" y="{number(y)}"{where}>{escaped(text)}</text>'
 
 
 def _dot(family: str, x: float, y: float) -> str:
@@ -218,5 +221,6 @@ def attribute(text: str) -> str:
     return quoteattr(_FORBIDDEN.sub(" ", text))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as XML content."""
     return escape(_FORBIDDEN.sub(" ", text))

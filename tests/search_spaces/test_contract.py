@@ -5,7 +5,7 @@ import pytest
 from nasgraph.spaces import SearchSpace, load_space, space_names
 from nasgraph.testing import SearchSpaceContract
 
-SHIPPED = ("convnet", "handmade", "mlp", "nasbench201", "vit")
+SHIPPED = ("convnet", "grammar", "handmade", "mlp", "nasbench201", "vit")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

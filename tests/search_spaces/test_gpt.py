@@ -6,9 +6,18 @@ import torch
 
 from nasgraph.errors import NasGraphError
 from nasgraph.modules import build
-from nasgraph.spaces import Candidate, SearchSpace, load_space, sample, space_names
+from nasgraph.spaces import (
+    Architecture,
+    Candidate,
+    Choice,
+    SearchSpace,
+    load_space,
+    replay,
+    sample,
+    space_names,
+)
 from nasgraph.testing import SearchSpaceContract
-from search_spaces.gpt import GPT
+from search_spaces.gpt import GPT, hw_gpt_bench
 
 
 def drawn(space: SearchSpace, **wanted: object) -> Candidate:
@@ -86,6 +95,35 @@ def test_gpt2_small_is_in_a_space_of_its_size() -> None:
     assert number == 124_439_808  # of `openai-community/gpt2`
 
 
+class TestLayersThatDiffer(SearchSpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return GPT(
+            input_shape=(6,), num_classes=20, heads=(1, 2, 3), head_dim=8, per_layer=True, biases=(True, False), max_depth=3,
+            activations=("gelu", "swiglu_full"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "ratios", "bias", "parameters"),
+    [
+        # Two rows of HW-GPT-Bench's own file `GPT-S` (Apache 2.0).
+        (768, (4, 12, 12, 4, 4, 12, 12, 8, 4, 12), (2, 2, 4, 4, 3, 3, 3, 4, 4, 2), False, 148_591_104),
+        (768, (12, 4, 12, 4, 4, 12, 8, 12, 4, 12), (4, 2, 4, 4, 4, 3, 4, 3, 2, 2), False, 150_360_576),
+    ],
+)
+def test_networks_of_hw_gpt_bench_have_the_parameters_of_the_benchmark(
+    dim: int, heads: tuple[int, ...], ratios: tuple[int, ...], bias: bool, parameters: int
+) -> None:
+    choices: list[tuple[str, Choice]] = [("dim", dim), ("activation", "swiglu_full"), ("norm", "layer_norm")]
+    choices += [("norm_place", "before"), ("bias", bias), ("positions", False), ("depth", len(heads))]
+    for place, (number, ratio) in enumerate(zip(heads, ratios, strict=True)):
+        choices += [(f"layer{place}_heads", number), (f"layer{place}_mlp_ratio", ratio)]
+    choices.append(("tied", False))
+    graph = replay(hw_gpt_bench(), Architecture("gpt", tuple(choices))).graph
+    assert sum(int(np.prod(spec.shape)) for spec in graph.parameters.values()) == parameters
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -93,6 +131,10 @@ def test_gpt2_small_is_in_a_space_of_its_size() -> None:
         ({"vocabulary": 0}, "'vocabulary' to be at least 1"),
         ({"dims": (30,)}, r"number of 'heads' to divide each of 'dims'"),
         ({"max_depth": 0}, "'max_depth' to be 1 to 200"),
+        ({"min_depth": 7}, "'min_depth' to be 1 to 'max_depth'"),
+        ({"mlp_ratios": ()}, "'mlp_ratios' and 'head_dim' of at least 1"),
+        ({"activations": ("tanh",)}, "'activations' to be different ones of"),
+        ({"biases": ()}, "'biases' to be different ones of"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
