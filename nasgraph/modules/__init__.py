@@ -1,5 +1,6 @@
 """Graphs to torch modules and back. The first layer that knows torch."""
 
+from nasgraph.modules.around import around
 from nasgraph.modules.build import (
     GraphModule,
     buffers_by_node,
@@ -19,6 +20,7 @@ __all__ = [
     "Program",
     "RunContext",
     "TracedGraph",
+    "around",
     "buffers_by_node",
     "build",
     "call_with",

@@ -437,7 +437,10 @@ LAYERS: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
     "MultiheadAttention of another width": (CrossAttention, TOKENS),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), TOKENS),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3)), SIGNAL),
-    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4), n_power_iterations=20), TOKENS),
+    "spectral norm": (
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4), n_power_iterations=20),
+        TOKENS,
+    ),
     "ParameterDict": (
         lambda: Call(lambda x, a, b: x * a + b, (8,), (1, 8)),
         TOKENS,
