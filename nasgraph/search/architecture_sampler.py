@@ -4,6 +4,7 @@ Optuna's samplers see names and values. Ours see the graphs and the space that m
 `run_search` asks `propose` and writes a trial in one record; everybody else uses them as any `optuna.samplers.BaseSampler`.
 """
 
+import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from nasgraph.errors import InvalidChoiceError, InvalidGraphError
 from nasgraph.search.experience import Experience, Observation
 from nasgraph.search.history import STATES
+from nasgraph.search.trial_chooser import choices_of
 from nasgraph.seeding import derive_seed
 from nasgraph.spaces import Candidate, Question, ReplayChooser, SearchSpace, realise
 
@@ -40,6 +42,7 @@ class ArchitectureSampler(BaseSampler):
         self._study_id: int | None = None
         self._reader = _StudyReader(space)
         self._proposals: dict[int, tuple[Question, ...]] = {}
+        self._lock = threading.Lock()
 
     @abstractmethod
     def propose(self, experience: Experience, *, number: int, attempt: int = 0) -> Candidate:
@@ -83,6 +86,10 @@ class ArchitectureSampler(BaseSampler):
         return self._rest.sample_independent(study, trial, param_name, param_distribution)
 
     def _proposal(self, study: Study, trial: FrozenTrial) -> tuple[Question, ...]:
+        with self._lock:  # `optimize` may ask from several threads
+            return self._locked_proposal(study, trial)
+
+    def _locked_proposal(self, study: Study, trial: FrozenTrial) -> tuple[Question, ...]:
         if self._study_id != study._study_id:
             self._study_id, self._reader = study._study_id, _StudyReader(self.space)
             self._proposals.clear()
@@ -125,7 +132,7 @@ class _StudyReader:
                 continue
             self._read.add(trial.number)
             try:
-                candidate, _ = realise(self._experience.space, ReplayChooser(trial.params))
+                candidate, _ = realise(self._experience.space, ReplayChooser(choices_of(trial.params)))
             except (InvalidChoiceError, InvalidGraphError):
                 continue  # of another space, or cut off before all was asked
             gains: tuple[float, ...] = ()

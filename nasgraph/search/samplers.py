@@ -58,7 +58,9 @@ _RECIPES = {
 _STRATEGIES = {
     "bananas": "bananas:BananasSampler",
     "bayesian": "bayesian:BayesianSampler",
+    "controller": "controller:Controller",
     "evolution": "evolution:RegularisedEvolution",
+    "gflownet": "gflownet:OrderPreservingGFlowNet",
     "local-search": "local_search:LocalSearch",
     "graph-nsga": "multi_objective:GraphNSGA",
 }
@@ -84,7 +86,7 @@ def make_sampler(name: str, *, seed: int, space: SearchSpace | None = None) -> B
             and the best 25 before them; `nsgaii`, a genetic algorithm; or `gp`, a Gaussian process over choices (costly: about
             a second per proposal). Ours, which see graphs: `bayesian`, a Gaussian process over features of graphs; `bananas`, an
             ensemble predictor with Thompson sampling; `evolution`, regularised evolution; `local-search`; `graph-nsga`,
-            evolution towards several objectives.
+            evolution towards several objectives; `controller`, policy gradient; `gflownet`, for sets of good architectures.
         seed: Seed of the search.
         space: What is searched; needed by ours.
 
