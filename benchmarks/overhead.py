@@ -1,6 +1,6 @@
 """CPU time of the search loop itself: sample, build, fingerprint, store, track; the evaluation is excluded.
 
-    python benchmarks/overhead.py --trials 5000 --sampler random tpe nsgaii
+    python -m benchmarks.overhead --trials 10000 --sampler evolution local-search bayesian
 
 Journal storage and MLflow on SQLite, both on disk, as in a real search. The evaluator returns at once with 20,000 numbers
 as "weights", so that writing artifacts is part of the cost. Each configuration runs in a process of its own; its row
@@ -37,7 +37,7 @@ from nasgraph.search import (
 from nasgraph.spaces import load_space
 from nasgraph.tracking import MlflowListener
 
-MARKS = (100, 1000, 5000)
+MARKS = (100, 1000, 5000, 10_000)
 WEIGHTS = {"weight": torch.zeros(20_000)}
 
 
@@ -90,7 +90,7 @@ def once(space_name: str, sampler: str, trials: int, limit_s: float) -> dict[str
         space = load_space(space_name, input_shape=(1, 8, 8), num_classes=10)
         study = create_or_resume(
             open_storage(folder / "study.journal"), "s", space=space, objective="val_accuracy", resume=False,
-            seed=0, sampler=make_sampler(sampler, seed=0),
+            seed=0, sampler=make_sampler(sampler, seed=0, space=space),
         )  # fmt: skip
         evaluator = NoEvaluation()
         clock = Clock(evaluator)

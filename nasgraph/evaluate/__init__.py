@@ -5,6 +5,11 @@ from nasgraph.evaluate.evaluation import Evaluation, Evaluator, KeepGoing, never
 from nasgraph.evaluate.features import ConsensusScorer, ScoreFeatures, curve_columns, curve_scores
 from nasgraph.evaluate.latency import Latency, LatencyConfig, LatencyEvaluator, measure_latency
 from nasgraph.evaluate.measure import measure
+from nasgraph.evaluate.node_classification import (
+    NodeClassificationEvaluator,
+    NodeTrainConfig,
+    trainer_for,
+)
 from nasgraph.evaluate.predicted import PredictedWeightsConfig, PredictedWeightsScorer
 from nasgraph.evaluate.protocol import ProtocolConfig, ProtocolResult, run_predictor_protocol
 from nasgraph.evaluate.table import Metric, Table, TableError, TableInfo, make_table, open_table, write_table
@@ -22,6 +27,8 @@ __all__ = [
     "LatencyConfig",
     "LatencyEvaluator",
     "Metric",
+    "NodeClassificationEvaluator",
+    "NodeTrainConfig",
     "PredictedWeightsConfig",
     "PredictedWeightsScorer",
     "ProtocolConfig",
@@ -45,6 +52,7 @@ __all__ = [
     "run_predictor_protocol",
     "run_search_protocol",
     "train_graph",
+    "trainer_for",
     "tuning_curve",
     "write_table",
 ]

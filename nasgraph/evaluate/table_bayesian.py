@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from nasgraph.errors import ConfigError
 from nasgraph.evaluate.table_strategy import Description, OpenRows, SearchView, SeededStrategy
-from nasgraph.predict.growing_process import GrowingProcess
+from nasgraph.predict.growing_process import SEARCH_LENGTH_PRIOR, GrowingProcess
 from nasgraph.predict.ranks import NormalScores
 from nasgraph.seeding import generator
 
@@ -28,16 +28,20 @@ class BayesianConfig:
         num_guided: How many of them side columns choose, where there are any that higher is better of; the others are random.
         fit_growth: Settings of the process are fitted anew whenever the number of labels has grown by this factor, and by
             two at least. The posterior is that of all labels at every query.
+        num_draws: Settings that the expected improvement is averaged over, until there are 100 labels; 1 for the best ones alone.
 
     Raises:
-        ConfigError: If there is no initial row, more are guided than there are, or the factor is below 1.
+        ConfigError: If there is no initial row, more are guided than there are, the factor is below 1, or there is no draw.
     """
 
     num_initial: int = 6
     num_guided: int = 3
     fit_growth: float = 1.15
+    num_draws: int = 4
 
     def __post_init__(self) -> None:
+        if self.num_draws < 1:
+            raise ConfigError(f"Expected 'num_draws' of at least 1 (got {self.num_draws})")
         if not 0 <= self.num_guided <= self.num_initial or self.num_initial < 1 or self.fit_growth < 1:
             raise ConfigError(
                 "Expected at least one initial row, no more guided ones, and 'fit_growth' of at least 1 "
@@ -63,7 +67,13 @@ class BayesianStrategy:
 
     def __post_init__(self) -> None:
         self._open = OpenRows.all_of(self.view)
-        self._process = GrowingProcess(self._description.numbers, self._description.blocks)
+        self._process = GrowingProcess(
+            self._description.numbers,
+            self._description.blocks,
+            num_draws=self.config.num_draws,
+            length_prior=SEARCH_LENGTH_PRIOR,
+            seed=int(self.rng.integers(2**31)),
+        )
 
     def ask(self) -> Sequence[int]:
         """A guided row, a random row, or that of the highest expected improvement; ties at random."""
@@ -94,9 +104,7 @@ class BayesianStrategy:
         if count >= max(self._fitted * self.config.fit_growth, self._fitted + 2) and np.ptp(y) > 0:
             self._process.fit_settings(y)
             self._fitted = count
-        mean, std = self._process.posterior(y)
-        best = mean[list(self._process.labelled)].max()
-        return self._best_open(log_expected_improvement(mean, std, best)[self._description.place])
+        return self._best_open(mean_log_improvement(self._process, y)[self._description.place])
 
     def _best_open(self, scores: Float[Array, " rows"]) -> int:
         among = np.where(self._open.is_open, scores, -np.inf)
@@ -107,6 +115,17 @@ def bayesian(view: SearchView, *, config: BayesianConfig = BayesianConfig()) -> 
     """Bayesian optimisation over the descriptions of a view."""
     _ = view.description, view.signals
     return lambda seed: BayesianStrategy(view, config, generator(seed, "bayesian"))
+
+
+def mean_log_improvement(
+    process: GrowingProcess, targets: Float[Array, " labelled"]
+) -> Float[Array, " rows"]:
+    """Logarithm of the expected improvement over the best posterior mean of a labelled row, averaged over draws of the settings."""
+    labelled = list(process.labelled)
+    draws = zip(*process.posteriors(targets), strict=True)
+    each = [log_expected_improvement(mean, std, mean[labelled].max()) for mean, std in draws]
+    result: Array = np.logaddexp.reduce(each) - math.log(len(each))
+    return result
 
 
 def log_expected_improvement(

@@ -3,12 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import NasGraphError
+from nasgraph.search.cascade_records import CascadeRound
 from nasgraph.search.experience import Observation
 from nasgraph.search.history import METRICS, REASON, SECONDS, History
 from nasgraph.search.measuring import MAX_REASON, Outcome, failure
@@ -17,7 +18,7 @@ from nasgraph.search.owners import machine_lock
 from nasgraph.search.pareto import pareto_front
 from nasgraph.search.patience import patiently
 from nasgraph.search.proposals import Proposal
-from nasgraph.search.records import SearchListener, TrialResult, TrialState
+from nasgraph.search.records import ScreenedCandidate, SearchListener, TrialResult, TrialState
 from nasgraph.spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Course:
         listeners: Hear of every trial.
         results: Evaluated trials by number, without trained weights.
         own_best: The best that this process evaluated, with its weights.
+        screened: Candidates of the rounds that this process decided.
     """
 
     space: SearchSpace
@@ -45,6 +47,17 @@ class Course:
     listeners: Sequence[SearchListener]
     results: dict[int, TrialResult]
     own_best: TrialResult | None = None
+    screened: list[ScreenedCandidate] = field(default_factory=list)
+
+    def hear_of_rounds(self, rounds: list[CascadeRound]) -> None:
+        """Take the rounds of the cascade that were decided, and tell the listeners of their candidates."""
+        for done in rounds:
+            if done.screened:  # decided by this process, not read from the study
+                self.screened += done.screened
+                for listener in self.listeners:
+                    listener.on_screened(done.screened, total=len(done.screened))
+                    listener.on_kept(done.screened)
+        rounds.clear()
 
     def record(self, proposal: Proposal, outcome: Outcome) -> None:
         """Write an outcome into the study; when this returns it is durable. Then tell the listeners.

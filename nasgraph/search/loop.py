@@ -10,13 +10,14 @@ import optuna
 
 from nasgraph.errors import NasGraphError
 from nasgraph.evaluate.evaluation import Evaluator
+from nasgraph.search.cascade import Cascade
 from nasgraph.search.constraints import Constraints
 from nasgraph.search.course import Course
 from nasgraph.search.executors import Executor, SerialExecutor, Task
 from nasgraph.search.history import History
 from nasgraph.search.owners import heartbeat, machine_lock, run_identity
 from nasgraph.search.patience import patiently
-from nasgraph.search.proposals import Later, Proposal, Proposer
+from nasgraph.search.proposals import TIME_LIMIT, Later, Proposal, Proposer
 from nasgraph.search.records import (
     Screen,
     ScreenedCandidate,
@@ -34,7 +35,6 @@ from nasgraph.spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
 
-TIME_LIMIT = "time limit"
 FLOPS = "flops"
 INTERRUPTED = "interrupted"
 AHEAD = "ahead"
@@ -50,6 +50,7 @@ def run_search(
     *,
     screen: Screen | None = None,
     constraints: Constraints | None = None,
+    cascade: Cascade | None = None,
     listeners: Sequence[SearchListener] = (),
     tags: Mapping[str, str] | None = None,
 ) -> SearchResult:
@@ -77,6 +78,7 @@ def run_search(
         config: Settings.
         screen: Scores candidates without training; used if `config.num_screened` is positive.
         constraints: What a graph must keep; others are not evaluated.
+        cascade: Chooses trials in rounds by ever dearer scores. Listeners hear of its candidates as of screened ones.
         listeners: Hear of the progress.
         tags: Facts for the record, passed on to the listeners.
 
@@ -121,6 +123,8 @@ def run_search(
             owner=owner,
             ahead=_ahead(study, config, executor),
             constraints=constraints or Constraints(),
+            cascade=cascade,
+            out_of_time=out_of_time,
         )
         try:
             if screen is not None and config.num_screened:
@@ -130,6 +134,7 @@ def run_search(
             stopped_because = _run_trials(proposer, executor, course, config, out_of_time=out_of_time)
         except KeyboardInterrupt:
             stopped_because = INTERRUPTED
+    screened += tuple(course.screened)
     best, front = course.finish()
     end = SearchResult(
         study=study.study_name,
@@ -172,6 +177,7 @@ def _run_trials(
                 proposal = FLOPS
             else:
                 proposal = patiently(lambda: proposer.propose(underway))
+                course.hear_of_rounds(proposer.rounds)
             if isinstance(proposal, str):
                 stopped_because = proposal
             elif isinstance(proposal, Later):

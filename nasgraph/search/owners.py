@@ -77,14 +77,20 @@ class Heartbeats:
     different machines need not agree."""
 
     _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
+    _changes: dict[str, int] = field(default_factory=dict)
 
     def has_stopped(self, study: Study, owner: Owner) -> bool:
         """Whether a run's beat did not change for `GRACE_S` seconds in which we looked now and then."""
         key = _beat_of(owner)
         beat, now = study.user_attrs.get(key), time.monotonic()
         if key not in self._seen or self._seen[key][0] != beat:
+            self._changes[key] = self._changes.get(key, -1) + 1
             self._seen[key] = (beat, now)
         return now - self._seen[key][1] > GRACE_S
+
+    def num_changes(self, owner: Owner) -> int:
+        """How often we saw a run's beat change."""
+        return self._changes.get(_beat_of(owner), 0)
 
 
 def _beat_of(owner: Owner) -> str:

@@ -218,6 +218,13 @@ def _work(
     os.environ.update(environment)
     threading.Thread(target=_die_with_the_search, args=(life,), daemon=True).start()
     try:
+        _serve(connection, make_bytes, index)
+    except (EOFError, OSError):
+        os._exit(1)  # the search is gone, and nobody reads what we could say of it
+
+
+def _serve(connection: Connection, make_bytes: bytes, index: int) -> None:
+    try:
         evaluate = pickle.loads(make_bytes)(index)
     except Exception as error:  # noqa: BLE001  told to the search, which stops
         connection.send_bytes(pickle.dumps((BROKEN, reason_of(error))))
@@ -229,10 +236,7 @@ def _work(
         return bool(pickle.loads(connection.recv_bytes()))
 
     while True:
-        try:
-            task: Task = pickle.loads(connection.recv_bytes())
-        except (EOFError, OSError):
-            return
+        task: Task = pickle.loads(connection.recv_bytes())
         outcome = measure(
             evaluate, task.graph, seed=task.seed, time_limit_s=task.time_limit_s, on_report=on_report
         )

@@ -1,7 +1,7 @@
 """From the study's next trial to a candidate that has not been evaluated yet."""
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import optuna
@@ -12,6 +12,8 @@ from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import InvalidGraphError
 from nasgraph.search.architecture_sampler import ArchitectureSampler, distribution_of
+from nasgraph.search.cascade import Cascade
+from nasgraph.search.cascade_records import CascadeRound
 from nasgraph.search.constraints import MAX_DRAWS, Constraints, sample_admitted
 from nasgraph.search.history import (
     ARCHITECTURE,
@@ -25,7 +27,7 @@ from nasgraph.search.history import (
 )
 from nasgraph.search.owners import Owner, machine_lock
 from nasgraph.search.records import SearchConfig
-from nasgraph.search.trial_chooser import TrialChooser
+from nasgraph.search.trial_chooser import TrialChooser, parameter_name
 from nasgraph.search.window import GrowingExperience, is_open
 from nasgraph.spaces import Candidate, ReplayChooser, SearchSpace, realise
 
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 FINISHED = "finished"
 EXHAUSTED = "space exhausted"
+TIME_LIMIT = "time limit"
 NOT_ADMITTED = "breaks a constraint"
 
 
@@ -70,6 +73,11 @@ class Proposer:
         owner: Written into the trials.
         ahead: See `SearchConfig.ahead`.
         constraints: What a graph must keep.
+        cascade: Enqueues rounds of chosen candidates; None: the sampler decides alone.
+        out_of_time: Asked while a round is decided.
+
+    Attributes:
+        rounds: Rounds of the cascade that were decided or enqueued and that nobody has taken from here yet.
     """
 
     def __init__(
@@ -81,6 +89,8 @@ class Proposer:
         owner: Owner,
         ahead: int,
         constraints: Constraints,
+        cascade: Cascade | None = None,
+        out_of_time: Callable[[], bool] = lambda: False,
     ) -> None:
         self._space = space
         self._history = history
@@ -88,10 +98,15 @@ class Proposer:
         self._owner = dict(owner)
         self._ahead = ahead
         self._constraints = constraints
+        self._cascade = cascade
+        self._out_of_time = out_of_time
+        self.rounds: list[CascadeRound] = []
         sampler = history.study.sampler
         self._sampler = sampler if isinstance(sampler, ArchitectureSampler) else None
         self._experience = GrowingExperience(space, history, ahead=ahead, admits=constraints)
-        self._distributions: dict[str, BaseDistribution] = {}
+        self._parameters: dict[
+            str, tuple[str, BaseDistribution]
+        ] = {}  # by choice: Optuna's name and distribution
 
     def propose(self, underway: Container[int] = ()) -> Proposal | Later | str:
         """Ask until there is a graph that has not been evaluated.
@@ -124,9 +139,12 @@ class Proposer:
                     history, self._owner, ahead=self._ahead, number=history.num_trials
                 ):
                     return Later("trials before it")
-                if trial is None and self._sampler is None and not self._repeats_itself():
-                    trial = history.study.ask()
-                    trial.set_user_attr(OWNER, self._owner)
+            if trial is None and self._cascade is not None and self._refill(self._cascade):
+                continue
+            if trial is None and self._out_of_time():
+                return TIME_LIMIT
+            if trial is None and self._sampler is None and not self._repeats_itself():
+                trial = self._asked()
             proposal: Proposal | str | None
             if trial is not None:
                 proposal = self._claim(trial)
@@ -151,6 +169,26 @@ class Proposer:
         if any(trial.user_attrs.get(OWNER) != self._owner for trial in history.running):
             history.give_back_orphans()
         return Later("the last trials") if missing <= history.num_underway else None
+
+    def _refill(self, cascade: Cascade) -> bool:
+        """Let the cascade enqueue a round if it is time for one. Whether it did."""
+        number = self._history.num_trials
+        done = cascade.step(
+            self._history.study,
+            self._experience.at(number),
+            num_trials=number,
+            out_of_time=self._out_of_time,
+        )
+        if done is not None:
+            self.rounds.append(done)
+        return done is not None
+
+    def _asked(self) -> optuna.Trial:
+        """A new trial of Optuna's sampler, marked as ours."""
+        with machine_lock():
+            trial = self._history.study.ask()
+            trial.set_user_attr(OWNER, self._owner)
+            return trial
 
     def _repeats_itself(self) -> bool:
         return self._history.unused_in_row >= self._config.max_duplicates
@@ -257,9 +295,11 @@ class Proposer:
 
     def _create(self, candidate: Candidate, refused: int) -> optuna.Trial:
         study, choices = self._history.study, dict(candidate.architecture.choices)
-        if not choices.keys() <= self._distributions.keys():
+        if not choices.keys() <= self._parameters.keys():
             _, questions = realise(self._space, ReplayChooser(choices))
-            self._distributions.update({question.name: distribution_of(question) for question in questions})
+            self._parameters.update(
+                {q.name: (parameter_name(q.name, q.options), distribution_of(q)) for q in questions}
+            )
         attributes = {
             OWNER: self._owner,
             ARCHITECTURE: candidate.architecture.to_json(),
@@ -268,8 +308,8 @@ class Proposer:
         }
         template = create_trial(
             state=OptunaState.RUNNING,
-            params=choices,
-            distributions={name: self._distributions[name] for name in choices},
+            params={self._parameters[name][0]: answer for name, answer in choices.items()},
+            distributions=dict(self._parameters[name] for name in choices),
             user_attrs=attributes,
         )
         return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))

@@ -82,7 +82,7 @@ def search(
         objective=OBJECTIVE,
         resume=True,
         seed=config.seed,
-        sampler=make_sampler(sampler, seed=config.seed),
+        sampler=make_sampler(sampler, seed=config.seed, space=space),
     )
     return run_search(space, slow(Path(f"{journal}.log"), seconds), study, config, screen=screen)
 

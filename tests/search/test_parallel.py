@@ -60,7 +60,7 @@ def parallel(
     )
     study = create_or_resume(
         open_storage(journal), STUDY, space=Chain(), objective=OBJECTIVE, resume=True, seed=config.seed,
-        sampler=make_sampler(sampler, seed=config.seed),
+        sampler=make_sampler(sampler, seed=config.seed, space=Chain()),
     )  # fmt: skip
     try:
         return run_search(Chain(), executor, study, config)
@@ -68,7 +68,7 @@ def parallel(
         executor.close()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "evolution"])
 def test_one_worker_and_three_take_the_same_course(tmp_path: Path, sampler: str) -> None:
     config = SearchConfig(num_trials=40, seed=5, ahead=4)
     parallel(tmp_path / "one", config, workers=1, sampler=sampler, seconds=0)

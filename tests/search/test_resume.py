@@ -61,7 +61,7 @@ def kill_and_resume(journal: Path, config: SearchConfig, *, kills: int, **option
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii", "evolution"])
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, sampler: str) -> None:
     config = SearchConfig(num_trials=45, seed=3)
     reference, killed = tmp_path / "reference", tmp_path / f"killed-{sampler}"
@@ -89,7 +89,7 @@ def test_a_search_killed_while_it_screens_goes_on_as_if_it_had_not_been(tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii", "evolution"])
 def test_sixty_kills_lose_nothing(tmp_path: Path, sampler: str) -> None:
     config = SearchConfig(num_trials=150, num_screened=40, num_kept=10, seed=11)
     search(tmp_path / "reference", config, sampler=sampler, screen=screen)
