@@ -162,12 +162,14 @@ def _plain(value: object) -> str:
 
 def settings_table() -> str:
     """The fields of a search's settings file."""
-    from nasgraph.pipeline import SearchSettings, TrainingSettings
+    from pydantic import BaseModel
+
+    from nasgraph.pipeline import SearchSettings
 
     meanings = _attributes(SearchSettings.__doc__ or "")
     rows = []
     for name, field in SearchSettings.model_fields.items():
-        is_table = isinstance(field.default, TrainingSettings)
+        is_table = isinstance(field.default, BaseModel)
         default = f"see below (`[{name}]`)" if is_table else f"`{_plain(field.default)}`"
         rows.append((f"`{name}`", default, meanings[name]))
     return _table(("field", "default", "meaning"), rows)
@@ -185,6 +187,17 @@ def training_table() -> str:
         for name in TrainingSettings.model_fields
     ]
     return _table(("field", "in `[train]`", "in `[final]`", "meaning"), rows)
+
+
+def nodes_table() -> str:
+    """The fields of the table `[nodes]`."""
+    from nasgraph.evaluate import NodeTrainConfig
+    from nasgraph.pipeline import SearchSettings
+
+    meanings = _attributes(NodeTrainConfig.__doc__ or "")
+    values = _values(SearchSettings().nodes)
+    rows = [(f"`{name}`", f"`{_plain(value)}`", meanings[name]) for name, value in values.items()]
+    return _table(("field", "default", "meaning"), rows)
 
 
 def _values(model: "BaseModel") -> Mapping[str, object]:
@@ -210,6 +223,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "ops": (ROOT / "docs" / "graph.md", op_table),
     "settings": (ROOT / "docs" / "search.md", settings_table),
     "training": (ROOT / "docs" / "search.md", training_table),
+    "nodes": (ROOT / "docs" / "search.md", nodes_table),
 }
 
 

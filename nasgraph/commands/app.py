@@ -13,7 +13,20 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from nasgraph.commands import bench, demo, ghn, init, predict, search, show, spaces, trace, zoo
+from nasgraph.commands import (
+    bench,
+    demo,
+    ghn,
+    init,
+    predict,
+    report,
+    search,
+    show,
+    spaces,
+    trace,
+    watch,
+    zoo,
+)
 from nasgraph.commands.options import WrongUsageError
 from nasgraph.errors import ConfigError, NasGraphError, UnknownNameError
 
@@ -30,6 +43,8 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(ghn.app, name="ghn")
 app.add_typer(zoo.app, name="zoo")
 app.command("search")(search.search)
+app.command("watch")(watch.watch)
+app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("show")(show.show)
 app.command("trace")(trace.trace)

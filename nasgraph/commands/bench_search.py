@@ -1,6 +1,7 @@
 """`nasgraph bench search`: judge a search strategy on a table, with random search beside it."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from nasgraph.evaluate.table_search import SearchProtocolConfig, SearchProtocolResult, SearchSummary
 
 NO_SIDE_COLUMNS = "none"
-MILESTONES = (1, 2, 5, 10, 20, 25, 32, 50, 64, 100, 150, 200, 300, 500, 1000, 2000, 5000)
-"""Numbers of queries that a table for people shows, besides the last."""
 
 
 def search(
@@ -53,13 +52,24 @@ def search(
             show_default=NO_SIDE_COLUMNS,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write a report with plots and checklist: .html (one file) or .md.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Judge a search: best so far at every query over many seeds, random search beside it."""
     from nasgraph.commands.output import Output
+    from nasgraph.draw.report import check_report_path
     from nasgraph.evaluate.table_search import SearchProtocolConfig, run_search_protocol
     from nasgraph.evaluate.table_strategies import DEFAULT_STRATEGY, load_strategy
 
+    if report is not None:
+        check_report_path(report)
     out = Output(json_mode=json)
     name = sampler or DEFAULT_STRATEGY
     factory = load_strategy(name)
@@ -77,7 +87,28 @@ def search(
     _print_notes(out, opened, result)
     if not json:
         _print_result(out, opened, result, name)
-    out.result(_result_as_json(opened, config, result, name))
+    if report is not None:
+        _write_report(report, opened, config, result, name)
+        out.message(f"Wrote the report '{report}'")
+    facts = _result_as_json(opened, config, result, name)
+    out.result(facts if report is None else {**facts, "report_file": str(report)})
+
+
+def _write_report(
+    path: Path,
+    table: "Table",
+    config: "SearchProtocolConfig",
+    result: "SearchProtocolResult",
+    name: str,
+) -> None:
+    from nasgraph.commands.machine import command_line, machine_facts
+    from nasgraph.draw.report import write_report
+    from nasgraph.evaluate.search_report import search_report
+
+    report = search_report(
+        name, result, table=table, config=config, command=command_line(), facts=machine_facts()
+    )
+    write_report(report, path)
 
 
 def _print_notes(out: "Output", table: "Table", result: "SearchProtocolResult") -> None:
@@ -91,6 +122,8 @@ def _print_notes(out: "Output", table: "Table", result: "SearchProtocolResult") 
 
 
 def _print_result(out: "Output", table: "Table", result: "SearchProtocolResult", name: str) -> None:
+    from nasgraph.evaluate.search_report import MILESTONES
+
     mine, plain, seeds = result.summary, result.random_summary, len(result.runs)
     out.message(
         f"{name} on {table.info.name}: {len(mine.best_so_far):,} of {result.population:,} rows queried, {seeds} seeds; "

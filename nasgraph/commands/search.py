@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasgraph.commands.around_option import AroundOption, AroundShapeOption, around_maker, print_around
 from nasgraph.commands.options import (
     DataDirOption,
     DeviceOption,
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from nasgraph.commands.output import Output
     from nasgraph.files import Json
     from nasgraph.pipeline import Ingredients, SearchSettings, Workspace
-    from nasgraph.search import SearchResult
+    from nasgraph.search import SearchResult, Study
+    from nasgraph.tracking import MlflowListener
 
 FOLDER = Path("nasgraph-runs")
 
@@ -28,6 +32,8 @@ def search(
     space: Annotated[
         str | None, typer.Option("--space", help="Search space.", show_default="convnet")
     ] = None,
+    around: AroundOption = None,
+    input_shape: AroundShapeOption = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -44,12 +50,60 @@ def search(
     kept: Annotated[
         int | None, typer.Option("--kept", help="Best of them, trained first.", show_default="6")
     ] = None,
+    cascade: Annotated[
+        bool | None,
+        typer.Option(
+            "--cascade/--no-cascade",
+            help="Choose all trials in rounds of --screened candidates, by ever dearer scores.",
+            show_default="no",
+        ),
+    ] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option("--finalists", min=1, help="Best trials that are trained in full.", show_default="1"),
+    ] = None,
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="random, tpe, nsgaii or gp.", show_default="tpe")
+        str | None,
+        typer.Option(
+            "--sampler",
+            help="random, tpe, nsgaii, gp; with an eye for graphs: bayesian, bananas, evolution, local-search, graph-nsga, "
+            "controller, gflownet.",
+            show_default="tpe",
+        ),
     ] = None,
     pruner: Annotated[
         str | None,
-        typer.Option("--pruner", help="Stop hopeless trials: none, median or curve.", show_default="none"),
+        typer.Option(
+            "--pruner",
+            help="Stop hopeless trials: none, median, halving, hyperband or curve.",
+            show_default="none",
+        ),
+    ] = None,
+    objectives: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            help="What to optimise, several times for several: val_accuracy, num_parameters, multiply_adds, memory_bytes.",
+            show_default="val_accuracy",
+        ),
+    ] = None,
+    constraints: Annotated[
+        list[str] | None,
+        typer.Option("--constraint", help="What every candidate keeps, such as 'num_parameters<=100k'."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes that train candidates.", show_default="1"),
+    ] = None,
+    ahead: Annotated[
+        int | None,
+        typer.Option(
+            "--ahead",
+            min=0,
+            help="Trials underway that a proposal does not see: the same course with any number of workers. 0: it sees all "
+            "that has ended.",
+            show_default="1, or twice the workers",
+        ),
     ] = None,
     ghn: Annotated[
         str | None,
@@ -68,8 +122,32 @@ def search(
         int | None, typer.Option("--num-train", help="Keep so many training examples.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Start no trial after this time, such as 10min or 2h.")
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Start no trial beyond it: 10min, 2h, '100 trials', 1e15flops, or several with commas.",
+        ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            help="Keep the study where other machines can reach it: postgresql://user:password@host/name or grpc://host:port.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            help="Train on the Ray cluster at this address, --workers at a time; 'local' starts one here.",
+        ),
+    ] = None,
+    join: Annotated[
+        bool,
+        typer.Option(
+            "--join", help="With --storage and --study: take part in the search, or begin it if nobody has."
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file with settings; flags override it.")
     ] = None,
@@ -95,6 +173,7 @@ def search(
         int | None, typer.Option("--threads", help="Threads of one CPU operation.", show_default="1")
     ] = None,
     tracking_uri: TrackingUriOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Search for an architecture, train the winner, test it once, and register it in the zoo.
@@ -103,30 +182,54 @@ def search(
     that an Optuna sampler proposes. Ctrl-C stops cleanly; the same command with --resume goes on.
     """
     from nasgraph.commands.output import Output
-    from nasgraph.pipeline import SearchSettings, Workspace, new_study_name, read_settings, studies_in
+    from nasgraph.pipeline import (
+        SearchSettings,
+        Workspace,
+        new_study_name,
+        read_settings,
+        settings_in_storage,
+        studies_in,
+    )
 
     given: Mapping[str, object] = {
         "space": space,
+        "around": around,
+        "input_shape": input_shape,
         "data": data,
         "data_dir": str(data_dir) if data_dir is not None else None,
-        "trials": trials,
         "screened": screened,
         "kept": kept,
+        "cascade": cascade,
+        "finalists": finalists,
         "sampler": sampler,
         "pruner": pruner,
+        "objectives": objectives or None,
+        "constraints": constraints or None,
+        "workers": workers,
+        "ahead": ahead,
         "ghn": ghn,
         "train.epochs": epochs,
         "final.epochs": final_epochs,
         "image_size": image_size,
         "num_train": num_train,
-        "time_limit_s": parse_duration(budget) if budget is not None else None,
+        **limits(budget, trials, is_new=not resume),
         "seed": seed,
         "device": device if device != "auto" else None,
         "threads": threads,
         "model": model,
     }
     settings: SearchSettings
-    if resume:
+    if join and (storage is None or study is None):
+        raise WrongUsageError("'--join' needs '--storage' and '--study', which say what to join")
+    if join:
+        assert storage is not None
+        assert study is not None
+        workspace = Workspace(folder, study)
+        known = settings_in_storage(storage, study)
+        settings = read_settings(config, given) if known is None else _with_changes(known, given, config)
+        if not workspace.state_file.exists():
+            workspace.begin(settings)
+    elif resume:
         names = studies_in(folder)
         if study is None and not names:
             raise WrongUsageError(f"There is no study to resume in '{folder}'")
@@ -136,10 +239,22 @@ def search(
         settings = read_settings(config, given)
         workspace = Workspace(folder, study or new_study_name(settings))
         workspace.begin(settings)
-    run(settings, workspace, Output(json_mode=json), resume=resume, tracking_uri=tracking_uri)
+    run(
+        settings,
+        workspace,
+        Output(json_mode=json),
+        resume=resume or join,
+        tracking_uri=tracking_uri,
+        storage=storage,
+        or_create=join,
+        quiet=quiet,
+        ray=ray,
+    )
 
 
-_MAY_CHANGE = ("device", "threads", "time_limit_s", "data_dir", "trials")
+_MAY_CHANGE = ("device", "threads", "workers", "time_limit_s", "max_flops", "data_dir", "trials")
+UNLIMITED = 1_000_000
+"""Trials of a search that something else ends."""
 
 
 def _with_changes(
@@ -164,19 +279,30 @@ def _with_changes(
     return settings_from_json({**settings.model_dump(mode="json"), **changes}, source="the command")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `10min` or `2h`.
+def limits(budget: str | None, trials: int | None, *, is_new: bool) -> dict[str, float | int | None]:
+    """What `--budget` and `--trials` say together, by the names of the settings. A new search whose budget is one of time or
+    operations has no limit of trials of its own.
 
     Raises:
-        WrongUsageError: If the text is none of these, or not above zero.
+        WrongUsageError: If the budget cannot be read, or both limit the trials.
     """
-    import re
+    from nasgraph.errors import ConfigError
+    from nasgraph.search import parse_budget
 
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|m|h)?", text.strip())
-    seconds = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1) if found else 0.0
-    if seconds <= 0:
-        raise WrongUsageError(f"Expected a time such as 90s, 10min or 2h (got '{text:.40}')")
-    return seconds
+    if budget is None:
+        return {"trials": trials}
+    try:
+        said = parse_budget(budget)
+    except ConfigError as error:
+        raise WrongUsageError(str(error)) from error
+    if said.trials is not None and trials is not None:
+        raise WrongUsageError("Both '--trials' and '--budget' limit the trials. Give one of them")
+    known = trials if trials is not None else said.trials
+    return {
+        "trials": UNLIMITED if known is None and is_new else known,
+        "time_limit_s": said.seconds,
+        "max_flops": said.flops,
+    }
 
 
 def run(
@@ -186,16 +312,20 @@ def run(
     *,
     resume: bool,
     tracking_uri: str | None,
+    storage: str | None = None,
+    or_create: bool = False,
+    quiet: bool = False,
+    ray: str | None = None,
 ) -> None:
     """Do all of it, and print the result."""
-    from nasgraph.commands.search_report import ProgressListener, print_result
-    from nasgraph.errors import NasGraphError
+    from nasgraph.commands.dashboard import SearchDashboard
+    from nasgraph.commands.search_report import print_result
     from nasgraph.mlflow_client import resolve_tracking_uri
-    from nasgraph.modelzoo import load_entry
-    from nasgraph.modelzoo.store import Zoo
-    from nasgraph.pipeline import finish, load_ingredients, open_study
+    from nasgraph.pipeline import load_ingredients, open_study
     from nasgraph.pipeline import search as run_pipeline_search
-    from nasgraph.pipeline.publish import write_winner
+    from nasgraph.search import finishing, view_of
+    from nasgraph.search.storage import shown_url
+    from nasgraph.spaces.around import AroundGraph
     from nasgraph.tracking import MlflowListener
 
     logging.getLogger("optuna").setLevel(logging.WARNING)  # it reports every trial; so do we
@@ -204,29 +334,63 @@ def run(
         output.message(f"The search '{workspace.study}' is over; nothing is left to do")
         print_result(output, known)
         return
-    parts = load_ingredients(settings)
+    make_space = around_maker(settings.around, input_shape=settings.input_shape) if settings.around else None
+    parts = load_ingredients(settings, make_space=make_space)
+    if isinstance(parts.space, AroundGraph) and not output.json_mode:
+        print_around(output, parts.space)
     _announce(parts, workspace, output)
-    study = open_study(parts, workspace, resume=resume)
-    tracker = MlflowListener(uri, storage=str(workspace.journal.resolve()))
-    with ProgressListener(output) as progress:
-        result = run_pipeline_search(parts, study, listeners=[tracker, progress])
+    study = open_study(parts, workspace, resume=resume, storage=storage, or_create=or_create)
+    tracker = MlflowListener(uri, storage=storage or str(workspace.journal.resolve()))
+    look = partial(view_of, study)
+    with SearchDashboard(output, workers=settings.workers, quiet=quiet, look=look) as progress:
+        result = run_pipeline_search(
+            parts, study, listeners=[tracker, progress], checkpoints=workspace.checkpoints.resolve(), ray=ray
+        )
     if result.stopped_because == "interrupted":
+        again = f"--join --storage '{shown_url(storage)}'" if storage else "--resume"
         output.message(
-            f"Stopped. What is done is safe; go on with: nasgraph search --resume --study {workspace.study}"
+            f"Stopped. What is done is safe; go on with: nasgraph search {again} --study {workspace.study}"
         )
         raise KeyboardInterrupt
-    name = settings.model or f"{settings.space}-{parts.data.name}"
+    with finishing(study) if storage else nullcontext(True) as mine:
+        if mine:
+            _end(parts, study, result, workspace, tracker, output)
+        else:
+            output.message(
+                "The search is over. Another process that takes part trains and registers the winner"
+            )
+            output.result(_summary(result, study, workspace, uri))
+
+
+def _end(
+    parts: "Ingredients",
+    study: "Study",
+    result: "SearchResult",
+    workspace: "Workspace",
+    tracker: "MlflowListener",
+    output: "Output",
+) -> None:
+    """Train the winner, register it, and print what was found."""
+    from nasgraph.commands.search_report import print_result
+    from nasgraph.errors import NasGraphError
+    from nasgraph.modelzoo import load_entry
+    from nasgraph.modelzoo.store import Zoo
+    from nasgraph.pipeline import finish
+    from nasgraph.pipeline.publish import write_winner
+
+    settings, uri = parts.settings, tracker.uri
+    name = settings.model or f"{parts.space.name}-{parts.data.name}"
     entry_folder = workspace.folder / "models" / f"{name}-{workspace.study}"
-    run_id = tracker.trial_run_id(result.best.number) or "" if result.best is not None else ""
     if entry_folder.exists():  # whole, or it would not exist: an earlier process got this far
         entry = load_entry(entry_folder)
     else:
         with output.progress("Training the winner"):
-            final = finish(parts, result)
-        entry = write_winner(entry_folder, name, parts, result, final, run_id=run_id)
-    assert result.best is not None
+            final = finish(parts, result, study, checkpoints=workspace.checkpoints)
+        entry = write_winner(entry_folder, name, parts, result, final, run_of=tracker.trial_run_id)
+    won = next(trial for trial in result.trials if trial.number == entry.card.lineage.trial)
+    run_id = tracker.trial_run_id(won.number)
     try:
-        version = Zoo(uri).add(entry_folder, name, run_id=run_id or None)
+        version = Zoo(uri).add(entry_folder, name, run_id=run_id)
         registered: str | None = str(version)
     except NasGraphError as error:
         output.message(f"warning: the model could not be registered ({error}). It lies in '{entry_folder}'")
@@ -234,13 +398,13 @@ def run(
     test, validation = entry.card.measured("test"), entry.card.measured("validation")
     assert test is not None
     assert validation is not None
-    summary = _summary(result, workspace, uri)
+    summary = _summary(result, study, workspace, uri)
     summary["best"] = {
-        "trial": result.best.number,
-        "architecture": dict(result.best.candidate.architecture.choices),
-        "fingerprint": result.best.candidate.graph.fingerprint,
+        "trial": won.number,
+        "architecture": dict(won.candidate.architecture.choices),
+        "fingerprint": won.candidate.graph.fingerprint,
         "metrics": {
-            "search_val_accuracy": result.best.metrics["val_accuracy"],
+            "search_val_accuracy": won.metrics["val_accuracy"],
             "val_accuracy": validation.value,
             "test_accuracy": test.value,
         },
@@ -266,18 +430,25 @@ def _announce(parts: "Ingredients", workspace: "Workspace", output: "Output") ->
     )
     if parts.ghn is not None:
         output.message(
-            f"GHN     {parts.ghn_name} scores {settings.screened} candidates; the best {settings.kept} are trained"
+            f"GHN     {parts.ghn_name} scores {settings.screened} candidates{' of each round' if settings.cascade else ''}; "
+            f"the best {settings.kept} are trained"
         )
     else:
         output.message(
-            f"GHN     none fits '{data.name}' and '{settings.space}' (train one: nasgraph ghn train)"
+            f"GHN     none fits '{data.name}' and '{parts.space.name}' (train one: nasgraph ghn train)"
         )
     output.message(
-        f"space   {settings.space}, {settings.trials} trials, sampler {settings.sampler}, {parts.device}"
+        f"space   {parts.space.name}, {_trials(settings)}, sampler {settings.sampler}, {parts.device}"
     )
 
 
-def _summary(result: "SearchResult", workspace: "Workspace", uri: str) -> "dict[str, Json]":
+def _trials(settings: "SearchSettings") -> str:
+    return "trials until the budget ends" if settings.trials == UNLIMITED else f"{settings.trials} trials"
+
+
+def _summary(result: "SearchResult", study: "Study", workspace: "Workspace", uri: str) -> "dict[str, Json]":
+    from nasgraph.search import objectives_of, rounds_of
+
     states: dict[str, int] = {}
     for trial in result.trials:
         states[trial.state.value] = states.get(trial.state.value, 0) + 1
@@ -297,10 +468,29 @@ def _summary(result: "SearchResult", workspace: "Workspace", uri: str) -> "dict[
                 "fingerprint": trial.candidate.graph.fingerprint,
                 "val_accuracy": trial.metrics["val_accuracy"],
                 "num_parameters": int(trial.metrics["num_parameters"]),
-                "ghn_accuracy": trial.scores.get("ghn_accuracy"),
+                "ghn_accuracy": trial.scores.get("ghn_accuracy", trial.scores.get("ghn.accuracy")),
             }
             for trial in sorted(
                 (t for t in result.trials if t.metrics), key=lambda t: (-t.metrics["val_accuracy"], t.number)
             )[:5]
+        ],
+        "objectives": [objective.name for objective in objectives_of(study)],
+        "front": [
+            {
+                "trial": trial.number,
+                "fingerprint": trial.candidate.graph.fingerprint,
+                "values": list(trial.values),
+            }
+            for trial in result.front
+        ],
+        "rounds": [
+            {
+                "round": each.number,
+                "candidates": each.num_candidates,
+                "kept": each.num_kept,
+                "cpu_seconds": each.cpu_s,
+                "stages": [stage.to_json() for stage in each.stages],
+            }
+            for each in rounds_of(study)
         ],
     }

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasgraph.commands.design_space import analyse
 from nasgraph.commands.options import (
     DEFAULT_CLASSES,
     DEFAULT_INPUT_SHAPE,
@@ -178,3 +179,6 @@ def _explore(space: "SearchSpace") -> "tuple[list[Question], list[ComputationalG
         for question in asked:
             questions.setdefault(question.name, question)
     return list(questions.values()), graphs
+
+
+app.command("analyse")(analyse)

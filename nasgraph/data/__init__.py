@@ -2,16 +2,29 @@
 
 from nasgraph.data.batches import Augmentation, add_noise, augment, batches, random_flip, random_shift
 from nasgraph.data.load import dataset_names, find_data_dir, load_dataset
+from nasgraph.data.nodes import RawNodeData, prepare_nodes
 from nasgraph.data.prepare import Preparation, prepare
-from nasgraph.data.records import DataRequest, DataSet, Normalisation, RawData, SearchData, Split
+from nasgraph.data.records import (
+    DataGraph,
+    DataRequest,
+    DataSet,
+    Nodes,
+    Normalisation,
+    RawData,
+    SearchData,
+    Split,
+)
 
 __all__ = [
     "Augmentation",
+    "DataGraph",
     "DataRequest",
     "DataSet",
+    "Nodes",
     "Normalisation",
     "Preparation",
     "RawData",
+    "RawNodeData",
     "SearchData",
     "Split",
     "add_noise",
@@ -21,6 +34,7 @@ __all__ = [
     "find_data_dir",
     "load_dataset",
     "prepare",
+    "prepare_nodes",
     "random_flip",
     "random_shift",
 ]

@@ -11,6 +11,7 @@ from nasgraph.pipeline.run import (
     open_study,
     search,
     search_tags,
+    settings_in_storage,
     train_config,
 )
 from nasgraph.pipeline.settings import SearchSettings, TrainingSettings, read_settings, settings_from_json
@@ -35,6 +36,7 @@ __all__ = [
     "search",
     "search_tags",
     "settings_from_json",
+    "settings_in_storage",
     "shipped_ghns",
     "studies_in",
     "train_config",

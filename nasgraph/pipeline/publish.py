@@ -1,11 +1,13 @@
 """The winner as a zoo entry: graph, weights, card and picture in one folder."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from nasgraph.data import Preparation
 from nasgraph.draw import draw_svg
+from nasgraph.evaluate import NodeTrainConfig, TrainConfig
 from nasgraph.modelzoo import (
     Lineage,
     ZooEntry,
@@ -15,7 +17,7 @@ from nasgraph.modelzoo import (
     write_entry,
 )
 from nasgraph.pipeline.final import FinalModel
-from nasgraph.pipeline.run import Ingredients, train_config
+from nasgraph.pipeline.run import Ingredients, node_config, train_config
 from nasgraph.search import SearchResult
 from nasgraph.spaces import Choice
 
@@ -23,7 +25,13 @@ LICENCE = "Apache-2.0"
 
 
 def write_winner(
-    folder: Path, name: str, parts: Ingredients, result: SearchResult, final: FinalModel, *, run_id: str = ""
+    folder: Path,
+    name: str,
+    parts: Ingredients,
+    result: SearchResult,
+    final: FinalModel,
+    *,
+    run_of: Callable[[int], str | None] = lambda number: None,  # noqa: ARG005
 ) -> ZooEntry:
     """Write a trained winner as a zoo entry. What the card says was measured here, or stands in the search's record.
 
@@ -33,13 +41,13 @@ def write_winner(
         parts: What the search was made with.
         result: The search.
         final: The winner's final training.
-        run_id: MLflow run of the winning trial; empty if there is none.
+        run_of: The MLflow run of a trial, by its number; None if there is none.
 
     Raises:
         ZooError: If the folder exists or the name is not allowed.
         NasGraphError: If the folder cannot be written.
     """
-    assert result.best is not None
+    won = next(trial for trial in result.trials if trial.candidate == final.candidate)
     settings = parts.settings
     preparation = Preparation(image_size=settings.image_size, num_train=settings.num_train)
     card = draft_card(
@@ -58,16 +66,20 @@ def write_winner(
             measure_accuracy(graph, state, split.to("cpu"), name, batch_size=final.eval_batch)
             for name, split in splits.items()
         ),
-        scores=tuple(sorted(result.best.scores.items())),
+        scores=tuple(sorted(won.scores.items())),
         training=_training_facts(parts, final),
-        lineage=Lineage(study=result.study, trial=result.best.number, run_id=run_id, ghn=parts.ghn_name),
+        lineage=Lineage(
+            study=result.study, trial=won.number, run_id=run_of(won.number) or "", ghn=parts.ghn_name
+        ),
     )
     picture = draw_svg(graph, title=name).encode()
     return write_entry(folder, graph, state, card, picture=picture)
 
 
 def _training_facts(parts: Ingredients, final: FinalModel) -> tuple[tuple[str, Choice], ...]:
-    config = train_config(parts.settings.final, has_ghn=parts.ghn is not None)
+    config: TrainConfig | NodeTrainConfig = train_config(parts.settings.final, has_ghn=parts.ghn is not None)
+    if parts.data.search.graph is not None:
+        config = node_config(parts.settings)
     facts: dict[str, Choice] = {
         name: value for name, value in vars(config).items() if isinstance(value, bool | int | float | str)
     }

@@ -32,6 +32,16 @@ class TrainingSettings(_Strict):
     eval_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
 
 
+class NodeSettings(_Strict):
+    """How graph networks are trained where the data are nodes of a graph, in trials and at the end; the fields of
+    `nasgraph.evaluate.NodeTrainConfig`."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 5e-4
+    patience: Annotated[int, Field(ge=1)] | None = 10
+
+
 FINAL_DEFAULTS = {"epochs": 24, "shift_pixels": 1, "label_smoothing": 0.05}
 
 
@@ -40,16 +50,25 @@ class SearchSettings(_Strict):
 
     Attributes:
         space: Name of the search space.
+        around: A model to search around in place of `space`: model.py:factory or package.module:factory.
+        input_shape: With `around`, shape of one example of the model's input, such as "3,32,32"; None: that of the data.
         data: Name of a data set, or the path of a .npz archive, .csv table or image folder.
         data_dir: Folder where named data sets lie.
         image_size: Resize images to this height and width.
         num_train: Keep so many training examples.
         trials: Candidates that are trained for real.
-        screened: Candidates that the GHN scores before the first trial.
-        kept: Best of them, which become the first trials.
-        sampler: Optuna sampler that proposes the other trials.
-        pruner: Stops trials that will not win: "none", "median", or "curve" by extrapolation with the shipped `lc-pfn`. Worth its
-            while from ten epochs or so.
+        screened: Candidates that the GHN scores before the first trial; with `cascade` in every round.
+        kept: Best of them, which become the first trials; with `cascade` the trials of a round.
+        cascade: Choose all trials in rounds: candidates pass zero-cost proxies, the GHN's score and what the trials so far teach a
+            predictor, and the survivors are trained.
+        finalists: Best trials that are trained in full before one of them is the winner.
+        sampler: Proposes the other trials; see `nasgraph.search.make_sampler`.
+        pruner: Stops trials that will not win: "none", "median", "halving" (asynchronous successive halving), "hyperband", or
+            "curve" by extrapolation with the shipped `lc-pfn`. Worth its while from ten epochs or so.
+        objectives: What is optimised, such as ("val_accuracy", "num_parameters"); a winner is the best in the first.
+        constraints: What every candidate keeps, such as ("num_parameters<=1e6", "multiply_adds<200M").
+        workers: Processes of this machine that train candidates.
+        ahead: See `nasgraph.search.SearchConfig`.
         ghn: "auto" (a shipped GHN trained on this data, if there is one), "none", the name of a zoo entry, or a folder.
         tune_steps: Optimiser steps from the predicted weights before a candidate is scored.
         rank_by: Scores whose ranks are summed to rank screened candidates.
@@ -57,13 +76,17 @@ class SearchSettings(_Strict):
         device: "auto", "cpu", "cuda" ...
         threads: Threads of one operation on the CPU.
         time_limit_s: No trial starts after so many seconds.
+        max_flops: No trial starts after so many floating-point operations of training.
         trial_time_limit_s: One evaluation may take so many seconds.
         train: How trials are trained. `init = "auto"`: both with a GHN, else random.
         final: How the winner is trained before it is registered.
+        nodes: How graph networks are trained, where the data are nodes of a graph; in place of `train` and `final`.
         model: Name under which the winner is registered; None: space and data set.
     """
 
     space: str = "convnet"
+    around: str | None = None
+    input_shape: str | None = None
     data: str = "digits"
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -71,8 +94,14 @@ class SearchSettings(_Strict):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     screened: Annotated[int, Field(ge=0, le=10_000_000)] = 160
     kept: Annotated[int, Field(ge=0)] = 6
+    cascade: bool = False
+    finalists: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: str = "tpe"
-    pruner: Literal["none", "median", "curve"] = "none"
+    pruner: Literal["none", "median", "halving", "hyperband", "curve"] = "none"
+    objectives: tuple[str, ...] = ("val_accuracy",)
+    constraints: tuple[str, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    ahead: Annotated[int, Field(ge=0, le=10_000)] | None = None
     ghn: str = "auto"
     tune_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
     rank_by: tuple[str, ...] = ("ghn_accuracy", "log_parameters")
@@ -80,10 +109,19 @@ class SearchSettings(_Strict):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
+    max_flops: Annotated[float, Field(gt=0)] | None = None
     trial_time_limit_s: Annotated[float, Field(gt=0)] | None = None
     train: TrainingSettings = TrainingSettings()
     final: TrainingSettings = TrainingSettings.model_validate(FINAL_DEFAULTS)
+    nodes: NodeSettings = NodeSettings()
     model: str | None = None
+
+    @property
+    def objectives_by_name(self) -> tuple[str, ...]:
+        """Names of the metrics that are optimised, without their directions."""
+        from nasgraph.search import parse_objectives
+
+        return tuple(objective.name for objective in parse_objectives(self.objectives))
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +130,20 @@ class SearchSettings(_Strict):
         if isinstance(document, dict) and isinstance(document.get("final"), dict):
             return {**document, "final": {**FINAL_DEFAULTS, **document["final"]}}
         return document
+
+    @model_validator(mode="after")
+    def _check_meaning(self) -> "SearchSettings":
+        from nasgraph.search import parse_constraints, parse_objectives
+
+        objectives = parse_objectives(self.objectives)
+        parse_constraints([text for text in self.constraints if ":" not in text])
+        if objectives[0].name != "val_accuracy":
+            raise ValueError(
+                f"the first objective decides the winner and must be 'val_accuracy' (got '{objectives[0].name}')"
+            )
+        if len(objectives) > 1 and self.pruner != "none":
+            raise ValueError("a pruner looks at one objective; with several it must be 'none'")
+        return self
 
     @model_validator(mode="after")
     def _check_counts(self) -> "SearchSettings":

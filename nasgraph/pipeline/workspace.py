@@ -36,6 +36,11 @@ class Workspace:
         return self.folder / f"{self.study}.journal"
 
     @property
+    def checkpoints(self) -> Path:
+        """Trainings that are not over: a folder, which is empty or gone when the search is."""
+        return self.folder / f"{self.study}.checkpoints"
+
+    @property
     def state_file(self) -> Path:
         """Settings and result."""
         return self.folder / f"{self.study}.json"
@@ -87,4 +92,9 @@ def studies_in(folder: Path) -> tuple[str, ...]:
 def new_study_name(settings: SearchSettings) -> str:
     """A fresh name: space, data and the time to the second."""
     data = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.data).stem).strip("-.") or "data"
-    return f"{settings.space}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"[:100]
+    space = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.around.partition(":")[0]).stem)
+        if settings.around
+        else settings.space
+    )
+    return f"{space}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"[:100]

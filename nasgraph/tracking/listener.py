@@ -81,7 +81,7 @@ class MlflowListener:
         self._outbox = outbox or Outbox()
         self._run_ids: dict[int, str] = {}
         self._num_screened = 0
-        self._table_sent = False
+        self._num_tables = 0
         self._best = -math.inf
         self._max_runs = max_runs
         self._num_trials = 0
@@ -128,10 +128,11 @@ class MlflowListener:
             self._send_metrics("screened candidates", metrics[start : start + _BATCH])
 
     def on_kept(self, screened: Sequence[ScreenedCandidate]) -> None:
-        """Write the table of all screened candidates."""
+        """Write the table of all screened candidates; one for each round of a cascade."""
         table = screened_table(screened)
-        self._table_sent = True
-        self._outbox.send("table of screened candidates", lambda: self._write_file("screened.jsonl", table))
+        self._num_tables += 1
+        name = "screened.jsonl" if self._num_tables == 1 else f"screened-{self._num_tables}.jsonl"
+        self._outbox.send("table of screened candidates", lambda: self._write_file(name, table))
 
     def on_trial(self, result: TrialResult) -> None:
         """Write the child run of a trial if it gets one, and the new best value if it is one."""
@@ -164,7 +165,7 @@ class MlflowListener:
 
     def on_end(self, result: SearchResult) -> None:
         """Write what is missing, close the search's run, and warn if something could not be written."""
-        if result.screened and not self._table_sent:
+        if result.screened and not self._num_tables:
             self.on_kept(result.screened)
         self._send_points()
         self._outbox.flush()

@@ -146,6 +146,39 @@ def test_results_for_people_show_random_search_beside(cli: Cli, foreign: Path) -
     assert "better than random search in" in finished.err
 
 
+@pytest.mark.parametrize("ending", ["html", "md"])
+def test_a_report_is_written_with_plots_hardware_versions_and_checklist(
+    cli: Cli, foreign: Path, tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"result.{ending}"
+    words = ("bench", "search", "--table", str(foreign), "--seeds", "3", "--queries", "12")
+    finished = cli(
+        *words, "--query-metric", "accuracy", "--sampler", "evolution", "--report", str(path), "--json"
+    )
+    assert finished.code == 0, finished.err
+    assert finished.json["report_file"] == str(path)
+    text = path.read_text()
+    for said in (
+        "random search",
+        "Lindauer and Hutter 2020",
+        "Yang et al. 2020",
+        "logical cores",
+        "torch 2",
+        "0 to 2",
+    ):
+        assert said in text, said
+    names = {file.name for file in tmp_path.iterdir() if file.suffix in {".html", ".md", ".svg"}}
+    pictures = {f"result-{name}.svg" for name in ("best", "report", "distance", "found")}
+    assert names == ({path.name} if ending == "html" else {path.name, *pictures})
+    assert text.count("<svg") == (4 if ending == "html" else 0)
+
+
+def test_a_report_of_another_kind_is_refused_before_the_search(cli: Cli, foreign: Path) -> None:
+    finished = cli("bench", "search", "--table", str(foreign), "--report", "result.pdf")
+    assert finished.code == 2
+    assert "Expected the name of the report to end in .html, .htm, .md" in finished.err
+
+
 def test_mistakes_are_one_clear_line_with_the_right_code(cli: Cli, foreign: Path) -> None:
     search = ("bench", "search", "--seeds", "1", "--queries", "9", "--sampler", "random", "--table")
     for words, code, reason in (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nasgraph.commands.options import WrongUsageError
-from nasgraph.commands.search import parse_duration
+from nasgraph.commands.search import UNLIMITED, limits
 from tests.commands.running import Cli
 from tests.signals import heed_ctrl_c
 
@@ -113,7 +113,7 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path: Path) -> None:
         (["--data", "nothing/here.npz"], 1, "nothing/here.npz"),
         (["--ghn", "ghn-digit"], 2, "ghn-digits"),
         (["--sampler", "tpee"], 2, "tpe"),
-        (["--pruner", "halving"], 2, "pruner"),
+        (["--pruner", "guess"], 2, "pruner"),
         (["--trials", "0"], 2, "trials"),
         (["--budget", "soon"], 2, "10min"),
         (["--device", "abacus"], 2, "abacus"),
@@ -168,13 +168,67 @@ def test_a_resumed_search_keeps_its_settings(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("10min", 600.0), ("1.5h", 5400.0), (" 2 m ", 120.0)]
+    ("budget", "trials", "expected"),
+    [
+        (None, 7, {"trials": 7}),
+        ("10min", None, {"trials": UNLIMITED, "time_limit_s": 600.0, "max_flops": None}),
+        ("10min", 7, {"trials": 7, "time_limit_s": 600.0, "max_flops": None}),
+        ("90", None, {"trials": 90, "time_limit_s": None, "max_flops": None}),
+        ("1e15flops, 2h", None, {"trials": UNLIMITED, "time_limit_s": 7200.0, "max_flops": 1e15}),
+    ],
 )
-def test_durations_are_read(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+def test_budgets_are_read(budget: str | None, trials: int | None, expected: dict[str, object]) -> None:
+    assert limits(budget, trials, is_new=True) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3s", "1 day", "nan", "1e9"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(WrongUsageError, match="10min"):
-        parse_duration(text)
+def test_a_budget_of_time_leaves_the_number_of_trials_of_a_resumed_search() -> None:
+    assert limits("10min", None, is_new=False)["trials"] is None
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3s", "nan", "soon"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsageError, match="budget"):
+        limits(text, None, is_new=True)
+
+
+def test_two_limits_of_the_trials_are_refused() -> None:
+    with pytest.raises(WrongUsageError, match="limit the trials"):
+        limits("10 trials", 5, is_new=True)
+
+
+def test_a_search_with_two_workers_and_a_constraint_and_two_objectives(cli: Cli) -> None:
+    done = cli(
+        "search", *SMALL, "--study", "two", "--workers", "2", "--constraint", "num_parameters<=20k",
+        "--objective", "val_accuracy", "--objective", "num_parameters", "--sampler", "evolution", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert all(row["num_parameters"] <= 20_000 for row in done.json["leaderboard"])
+    front = [row["values"] for row in done.json["front"]]
+    assert front == sorted(front, key=lambda values: -values[0])
+    assert [values[1] for values in front] == sorted((values[1] for values in front), reverse=True)
+
+
+def test_constraints_that_nothing_keeps_are_explained(cli: Cli) -> None:
+    done = cli("search", *SMALL, "--constraint", "num_parameters<=5", "--json")
+    assert done.code == 1
+    assert "num_parameters <= 5" in done.err
+    assert "smallest value seen" in done.err
+
+
+def test_joining_needs_to_know_what(cli: Cli) -> None:
+    done = cli("search", *SMALL, "--join")
+    assert done.code == 2
+    assert "'--storage' and '--study'" in done.err
+
+
+def test_who_joins_a_finished_search_over_a_shared_storage_finds_it_done(cli: Cli, project: Path) -> None:
+    words = ["--study", "shared", "--storage", "sqlite:///shared.db", "--join", "--json"]
+    first = cli("search", *SMALL, *words)
+    assert first.code == 0, first.err
+    assert first.json["best"]["zoo"]
+    (project / "nasgraph-runs" / "shared.json").unlink()  # as on another machine
+    second = cli("search", *words)
+    assert second.code == 0, second.err
+    assert second.json["leaderboard"] == first.json["leaderboard"]
+    assert "best" not in second.json
+    assert "Another process" in second.err
