@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.common import RESULTS
 from benchmarks.ghn.report import SECTIONS as GHN_SECTIONS
 from benchmarks.predictors.report import SECTIONS as PREDICTOR_SECTIONS
+from benchmarks.search.report import SECTIONS as SEARCH_SECTIONS
 from nasgraph.files import write_text
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -194,6 +195,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "spaces": spaces,
     **GHN_SECTIONS,
     **PREDICTOR_SECTIONS,
+    **SEARCH_SECTIONS,
 }
 
 

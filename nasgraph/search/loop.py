@@ -73,7 +73,8 @@ def run_search(
 
     Args:
         space: What is searched.
-        evaluate: Measures one candidate; or an executor, which measures several at a time and is not closed.
+        evaluate: Measures one candidate; or an executor, which measures several at a time. It is closed only if the search
+            breaks off while it works.
         study: Optimises one or several numbers. `create_or_resume` makes it; one made by Optuna that maximises one serves too.
         config: Settings.
         screen: Scores candidates without training; used if `config.num_screened` is positive.
@@ -131,7 +132,8 @@ def run_search(
                 screened = screen_candidates(
                     space, screen, history, config, listeners=listeners, out_of_time=out_of_time
                 )
-            stopped_because = _run_trials(proposer, executor, course, config, out_of_time=out_of_time)
+            with _closed_on_error(executor):
+                stopped_because = _run_trials(proposer, executor, course, config, out_of_time=out_of_time)
         except KeyboardInterrupt:
             stopped_because = INTERRUPTED
     screened += tuple(course.screened)
@@ -197,6 +199,16 @@ def _run_trials(
                 course.record(one.proposal, finished.outcome)
             else:
                 course.record_death(one.proposal)
+
+
+@contextmanager
+def _closed_on_error(executor: Executor) -> Iterator[None]:
+    """Whatever ends the search early ends its evaluations too, so that none is taken for one of another search."""
+    try:
+        yield
+    except BaseException:
+        executor.close()
+        raise
 
 
 @dataclass(frozen=True)

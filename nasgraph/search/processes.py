@@ -83,7 +83,6 @@ class ProcessExecutor:
     environment: Sequence[Mapping[str, str]] = ()
     _waiting: list[Task] = field(default_factory=list, init=False)
     _workers: list[_Worker] = field(default_factory=list, init=False)
-    _is_closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
@@ -120,7 +119,6 @@ class ProcessExecutor:
         return finished
 
     def close(self) -> None:
-        self._is_closed = True
         self._waiting.clear()
         for worker in self._workers:
             worker.kill()

@@ -206,6 +206,29 @@ def finished(journal: Path):  # type: ignore[no-untyped-def]
         return []
 
 
+def test_a_search_that_breaks_off_leaves_nothing_running_in_an_executor_that_goes_on() -> None:
+    class Stop:
+        """A listener that gives up after the first trial."""
+
+        def on_start(self, info): ...  # type: ignore[no-untyped-def]
+        def on_screened(self, screened, *, total): ...  # type: ignore[no-untyped-def]
+        def on_kept(self, screened): ...  # type: ignore[no-untyped-def]
+        def on_end(self, result): ...  # type: ignore[no-untyped-def]
+        def on_trial(self, result):  # type: ignore[no-untyped-def]
+            raise KeyboardInterrupt
+
+    config = SearchConfig(num_trials=6, ahead=2)
+    executor = ProcessExecutor(Constant(instant), 2)
+    try:
+        first = run_search(Chain(), executor, new_study(), config, listeners=[Stop()])
+        second = run_search(Chain(), executor, new_study(), config)
+    finally:
+        executor.close()
+    assert (first.stopped_because, len(first.trials)) == ("interrupted", 1)
+    alone = run_search(Chain(), instant, new_study(), config)
+    assert [t.values for t in second.trials] == [t.values for t in alone.trials]
+
+
 def broken(worker: int) -> Suicidal:
     raise OSError(f"no data for worker {worker}")
 

@@ -95,9 +95,9 @@ def test_a_search_survives_the_death_of_its_server_and_says_what_is_missing(
     listener.on_end(end(results))
     assert time.monotonic() - started < 60
     summary = listener.summary()
-    assert summary.pending == 4, "three trials and the end"
+    assert summary.pending == 6, "three trials, their series, their table, and the end"
     assert summary.last_error
-    assert "lacks 4 writes" in caplog.text
+    assert "lacks 6 writes" in caplog.text
 
     start()
     client = connect(uri)
