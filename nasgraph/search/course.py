@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import TrialState as OptunaState
 
 from nasgraph.errors import NasGraphError
+from nasgraph.search.architecture_sampler import ArchitectureSampler
 from nasgraph.search.cascade_records import CascadeRound
 from nasgraph.search.experience import Observation
 from nasgraph.search.history import METRICS, REASON, SECONDS, History
@@ -25,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILURES_AT_FIRST = 10
 TRAIN_FLOPS = "train_flops"
+_STATES = {
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
 
 
 @dataclass
@@ -189,12 +195,15 @@ def _write(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, values: S
     if outcome.reason:
         trial.set_user_attr(REASON, outcome.reason)
     trial.set_user_attr(SECONDS, outcome.seconds)
-    if outcome.state is TrialState.COMPLETE:
-        study.tell(trial, list(values))
+    state = _STATES[outcome.state]
+    complete = list(values) if outcome.state is TrialState.COMPLETE else None
+    if isinstance(study.sampler, ArchitectureSampler):
+        # `tell` copies trials and reads the whole study, for samplers that want to hear of the end of a trial.
+        study._storage.set_trial_state_values(trial._trial_id, state=state, values=complete)
+    elif complete is not None:
+        study.tell(trial, complete)
     else:
-        study.tell(
-            trial, state=OptunaState.PRUNED if outcome.state is TrialState.PRUNED else OptunaState.FAIL
-        )
+        study.tell(trial, state=state)
     return True
 
 
