@@ -28,6 +28,12 @@ def _spread(value: Mapping[str, Any], digits: int = 2) -> str:
     return f"{value['mean']:.{digits}f} ± {value['std']:.{digits}f}"
 
 
+def _percent(value: Mapping[str, Any]) -> str:
+    """Accuracies in per cent, also where a table holds fractions."""
+    scale = 100 if value["mean"] <= 1 else 1
+    return f"{scale * value['mean']:.2f} ± {scale * value['std']:.2f}"
+
+
 def table_queries() -> str:
     found = _load("search_table_queries")
     if found is None:
@@ -38,7 +44,7 @@ def table_queries() -> str:
         median = "–" if best["median"] is None else f"{best['median']:g}"
         largest = "not all" if best["max"] is None else best["max"]
         steps = [
-            _spread(result["report"][key]) if key in result["report"] else ""
+            _percent(result["report"][key]) if key in result["report"] else ""
             for key in ("20", "45", "100", "250")
         ]
         rows.append(
