@@ -1,7 +1,9 @@
 """Plug-ins by entry point: found by name, loaded only when named. Built-in content uses the same door."""
 
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from nasgraph.errors import NasGraphError, UnknownNameError
 
@@ -39,3 +41,29 @@ def load_plugin(group: str, name: str, *, kind: str, hint: str = "") -> object:
     if name not in points:
         raise UnknownNameError(kind, name, points, hint=hint)
     return points[name].load()
+
+
+def load_callable(
+    group: str, name: str, *, kind: str, called_with: str, shipped: Collection[str]
+) -> Callable[..., Any]:
+    """Import and return a plug-in that stands beside what we ship under names of the same kind.
+
+    Args:
+        group: Entry-point group.
+        name: Registered name, none of `shipped`.
+        kind: What to call it in error messages.
+        called_with: What it is called with, for the message.
+        shipped: Names that need no plug-in; offered where a name is unknown.
+
+    Raises:
+        UnknownNameError: If no plug-in has that name; the message offers close ones.
+        NasGraphError: If it cannot be called.
+    """
+    if name not in plugin_names(group):
+        raise UnknownNameError(kind, name, sorted({*shipped, *plugin_names(group)}))
+    plugin = load_plugin(group, name, kind=kind)
+    if not callable(plugin):
+        raise NasGraphError(
+            f"Expected the {kind} plug-in '{name}' to be callable with {called_with} (got {type(plugin).__name__})"
+        )
+    return plugin

@@ -6,12 +6,12 @@ Search for Mobile", 2019, section 4.1): kernel, expansion, excitation, width and
 """
 
 from dataclasses import dataclass
-from math import log2
 
 from nasgraph.errors import NasGraphError
 from nasgraph.ir import ComputationalGraph, GraphBuilder
 from nasgraph.spaces import Architecture, Choice, Chooser, SearchSpace
 from nasgraph.spaces.scaling import divisible, scaled_depth
+from search_spaces.inverted_residuals import conv_norm, fitted_strides, usual_width
 
 KERNELS = (3, 5)
 EXPANSIONS = (3, 6)
@@ -25,7 +25,6 @@ B0_KERNELS = (3, 3, 5, 3, 5, 5, 3)
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 STEM, HEAD = 32, 1280
 SMALLEST, LARGEST = 8, 1024
-MIDDLE, LARGE = 32, 96
 
 
 class EfficientNet(SearchSpace):
@@ -65,13 +64,13 @@ class EfficientNet(SearchSpace):
             )
         if num_classes < 1:
             raise NasGraphError(f"Expected 'num_classes' to be at least 1 (got {num_classes})")
-        width = _usual_width(min(sides)) if width is None else width
+        width = usual_width(min(sides)) if width is None else width
         if not 0.1 <= depth <= 16 or not 0.1 <= width <= 16:
             raise NasGraphError(f"Expected 'depth' and 'width' of 0.1 to 16 (got {depth} and {width})")
         if not 0 <= drop_path < 1:
             raise NasGraphError(f"Expected 'drop_path' in [0, 1) (got {drop_path})")
         self._depth, self._width, self._drop_path = depth, width, drop_path
-        self._stem_stride, self._strides = _strides(min(sides))
+        self._stem_stride, self._strides = fitted_strides(min(sides), STRIDES)
 
     @property
     def name(self) -> str:
@@ -121,22 +120,6 @@ def efficientnet_b0() -> Architecture:
     return Architecture("efficientnet", tuple(choices))
 
 
-def _usual_width(side: int) -> float:
-    """Small images need no networks of full width, whose first layers do not halve them here."""
-    return 1.0 if side >= LARGE else 0.5 if side >= MIDDLE else 0.25
-
-
-def _strides(side: int) -> tuple[int, tuple[int, ...]]:
-    """Stride of the stem and of the stages: the last halvings are kept, as many as leave four positions."""
-    halvings = max(0, min(5, int(log2(side / 4))))
-    strides = [2, *STRIDES]
-    spare = strides.count(2) - halvings
-    for place, stride in enumerate(strides):
-        if stride == 2 and spare > 0:
-            strides[place], spare = 1, spare - 1
-    return strides[0], tuple(strides[1:])
-
-
 @dataclass(frozen=True, slots=True)
 class _Pen:
     """Writes convolutions with batch norms."""
@@ -149,18 +132,9 @@ class _Pen:
     def conv(
         self, x: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = False
     ) -> int:
-        x = self.graph(
-            "conv2d",
-            x,
-            out_channels=width,
-            kernel_size=kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
+        return conv_norm(
+            self.graph, x, width, kernel, stride=stride, groups=groups, act="silu" if act else ""
         )
-        x = self.graph("batch_norm", x)
-        return self.graph("silu", x) if act else x
 
     def excite(self, x: int, squeezed: int) -> int:
         """Squeeze-and-excitation (Hu et al. 2018)."""

@@ -5,12 +5,12 @@ Efficient Deployment", 2020. Five stages of blocks; each block has a kernel and 
 """
 
 from dataclasses import dataclass
-from math import log2
 
 from nasgraph.errors import NasGraphError
 from nasgraph.ir import ComputationalGraph, GraphBuilder
 from nasgraph.spaces import Chooser, SearchSpace
 from nasgraph.spaces.scaling import divisible
+from search_spaces.inverted_residuals import conv_norm, fitted_strides, usual_width
 
 KERNELS = (3, 5, 7)
 EXPANSIONS = (3.0, 4.0, 6.0)
@@ -24,7 +24,6 @@ HARD_SWISH_FROM = 2
 """First stage with hard swish in place of ReLU."""
 FIRST, HIDDEN = 16, 1280
 SMALLEST, LARGEST = 8, 1024
-MIDDLE, LARGE = 32, 96
 
 
 class MobileNetV3(SearchSpace):
@@ -69,12 +68,12 @@ class MobileNetV3(SearchSpace):
                 f"The space 'mobilenetv3' expects images (channels, height, width) with sides of {SMALLEST} to "
                 f"{LARGEST:,} (got shape {self.input_shape})"
             )
-        width = _usual_width(min(sides)) if width is None else width
+        width = usual_width(min(sides)) if width is None else width
         _check_settings(num_classes, width, kernels, expansions, depths, drop_path)
         self._width, self._kernels, self._depths = width, kernels, depths
         self._expansions = tuple(float(factor) for factor in expansions)
         self._drop_path = drop_path
-        self._stem_stride, self._strides = _strides(min(sides))
+        self._stem_stride, self._strides = fitted_strides(min(sides), STRIDES)
 
     @property
     def name(self) -> str:
@@ -133,22 +132,6 @@ def _check_settings(
         raise NasGraphError(f"Expected 'drop_path' in [0, 1) (got {drop_path})")
 
 
-def _usual_width(side: int) -> float:
-    """Small images need no networks of full width, whose first layers do not halve them here."""
-    return 1.0 if side >= LARGE else 0.5 if side >= MIDDLE else 0.25
-
-
-def _strides(side: int) -> tuple[int, tuple[int, ...]]:
-    """Stride of the stem and of the stages: the last halvings come first, as many as leave four positions."""
-    halvings = max(0, min(5, int(log2(side / 4))))
-    strides = [2, *STRIDES]
-    spare = strides.count(2) - halvings
-    for place, stride in enumerate(strides):
-        if stride == 2 and spare > 0:
-            strides[place], spare = 1, spare - 1
-    return strides[0], tuple(strides[1:])
-
-
 @dataclass(frozen=True, slots=True)
 class _Pen:
     """Writes convolutions with batch norms."""
@@ -161,18 +144,7 @@ class _Pen:
     def conv(
         self, x: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1, act: str = ""
     ) -> int:
-        x = self.graph(
-            "conv2d",
-            x,
-            out_channels=width,
-            kernel_size=kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
-        )
-        x = self.graph("batch_norm", x)
-        return self.graph(act, x) if act else x
+        return conv_norm(self.graph, x, width, kernel, stride=stride, groups=groups, act=act)
 
     def depthwise(self, x: int, kernel: int, stride: int, act: str) -> int:
         return self.conv(x, self.width(x), kernel, stride=stride, groups=self.width(x), act=act)

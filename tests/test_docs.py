@@ -43,9 +43,12 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": page.stem}
+    names: dict[str, object] = {"__name__": page.stem}  # what pages claim they assert in their own blocks
     for number, block in enumerate(fenced(page, "python"), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    assert len(names) > 1, (
+        "the blocks define what a reader goes on with; what they claim they assert themselves"
+    )
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nasgraph.errors import NasGraphError, UnknownNameError
 from nasgraph.evaluate.table import Table
 from nasgraph.ir import ComputationalGraph, cost_of
-from nasgraph.plugins import load_plugin, plugin_names
+from nasgraph.plugins import load_callable, plugin_names
 from nasgraph.predict import (
     FeaturePredictor,
     Features,
@@ -314,11 +313,4 @@ def load_predictor(name: str) -> RowPredictorFactory:
     """
     if name in PREDICTORS:
         return PREDICTORS[name]
-    if name not in predictor_names():
-        raise UnknownNameError("predictor", name, predictor_names())
-    plugin = load_plugin(GROUP, name, kind="predictor")
-    if not callable(plugin):
-        raise NasGraphError(
-            f"Expected the predictor plug-in '{name}' to be callable with a seed (got {type(plugin).__name__})"
-        )
-    return on_graphs(plugin)
+    return on_graphs(load_callable(GROUP, name, kind="predictor", called_with="a seed", shipped=PREDICTORS))

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 import numpy as np
 from jaxtyping import Float
 
-from nasgraph.errors import ConfigError, NasGraphError, UnknownNameError
+from nasgraph.errors import ConfigError
 from nasgraph.evaluate.table import TableError
 from nasgraph.evaluate.table_bayesian import bayesian
 from nasgraph.evaluate.table_strategy import (
@@ -25,7 +25,7 @@ from nasgraph.evaluate.table_strategy import (
     Strategy,
     StrategyFactory,
 )
-from nasgraph.plugins import load_plugin, plugin_names
+from nasgraph.plugins import load_callable, plugin_names
 from nasgraph.predict.robot import robot_search
 from nasgraph.seeding import generator
 
@@ -282,12 +282,7 @@ def load_strategy(name: str) -> StrategyFactory:
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
-    if name not in strategy_names():
-        raise UnknownNameError("strategy", name, strategy_names())
-    plugin = load_plugin(GROUP, name, kind="strategy")
-    if not callable(plugin):
-        raise NasGraphError(
-            f"Expected the strategy plug-in '{name}' to be callable with a view (got {type(plugin).__name__})"
-        )
-    factory: StrategyFactory = plugin
+    factory: StrategyFactory = load_callable(
+        GROUP, name, kind="strategy", called_with="a view", shipped=STRATEGIES
+    )
     return factory

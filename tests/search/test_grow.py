@@ -64,7 +64,7 @@ def searched(space: SearchSpace, storage: BaseStorage, *, sampler: str, trials: 
     return run_search(space, instant, study, SearchConfig(num_trials=trials, seed=3))
 
 
-def _goes_on(opener: Opener, sampler: str, trials: int) -> None:
+def assert_goes_on(opener: Opener, sampler: str, trials: int) -> None:
     known: list[Architecture] = []
     for step, space in enumerate(stages(), start=1):
         result = searched(space, opener(), sampler=sampler, trials=trials * step)
@@ -79,13 +79,13 @@ def _goes_on(opener: Opener, sampler: str, trials: int) -> None:
 @pytest.mark.parametrize("opener", ["memory", "journal"], indirect=True)
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "evolution"])
 def test_a_study_goes_on_with_more_options_and_keeps_its_trials(opener: Opener, sampler: str) -> None:
-    _goes_on(opener, sampler, trials=14)
+    assert_goes_on(opener, sampler, trials=14)
 
 
 @pytest.mark.parametrize("opener", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("sampler", ["tpe", "evolution"])
 def test_a_study_in_a_database_goes_on_too(opener: Opener, sampler: str) -> None:
-    _goes_on(opener, sampler, trials=3)
+    assert_goes_on(opener, sampler, trials=3)
 
 
 def test_our_samplers_learn_from_trials_before_and_after_the_growth() -> None:

@@ -6,12 +6,13 @@ cost more than the arithmetic.
 Shape letters: B = trajectories, T = questions of the longest, N = answers to one question, O = its options, H = hidden size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from nasgraph.search.strategies._draws import Draw, Draws
 from nasgraph.seeding import generator
 from nasgraph.spaces import Question
 from nasgraph.spaces.space import C, index_of
@@ -248,3 +249,15 @@ class PolicyChooser:
         place = min(int(np.searchsorted(cumulative, self.rng.random(), side="right")), size - 1)
         self._state = self.policy.advance(self._state, start + place)
         return place
+
+
+def policy_draws(
+    draws: Draws, policy: RecurrentPolicy, rng: np.random.Generator, *, max_draws: int, explore: float = 0.0
+) -> Iterator[Draw | None]:
+    """Draws from a policy; after them, changes of one choice of the last, and then uniform draws, as many of each."""
+    last: Draw | None = None
+    for _ in range(max_draws):
+        last = draws.build(PolicyChooser(policy, rng, explore=explore)) or last
+        yield last
+    yield from draws.walk(last, rng, steps=max_draws)
+    yield from draws.random(rng, tries=max_draws)

@@ -1,7 +1,6 @@
 """A controller that learns by policy gradient which choices to make."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,10 +9,10 @@ from jaxtyping import Float
 from nasgraph.errors import ConfigError
 from nasgraph.search.architecture_sampler import ArchitectureSampler
 from nasgraph.search.experience import Experience, Observation
-from nasgraph.search.strategies._draws import Draw, Draws
+from nasgraph.search.strategies._draws import Draws
 from nasgraph.search.strategies._follow import Follower
 from nasgraph.search.strategies._gains import WORST, draw_weights, gains_of, scalar_gains
-from nasgraph.search.strategies._policy import PolicyChooser, RecurrentPolicy, Trajectory
+from nasgraph.search.strategies._policy import RecurrentPolicy, Trajectory, policy_draws
 from nasgraph.seeding import generator
 from nasgraph.spaces import Candidate, SearchSpace
 
@@ -98,15 +97,9 @@ class Controller(ArchitectureSampler):
         """A draw from the policy whose graph is new."""
         state = self._follower.state(experience)
         rng = generator(self.seed, "controller", number, attempt)
-        return state.draws.first_new(self._draws(state, rng))
-
-    def _draws(self, state: _State, rng: np.random.Generator) -> Iterator[Draw | None]:
-        last: Draw | None = None
-        for _ in range(self.config.max_draws):
-            last = state.draws.build(PolicyChooser(state.policy, rng)) or last
-            yield last
-        yield from state.draws.walk(last, rng, steps=self.config.max_draws)
-        yield from state.draws.random(rng, tries=self.config.max_draws)
+        return state.draws.first_new(
+            policy_draws(state.draws, state.policy, rng, max_draws=self.config.max_draws)
+        )
 
     def _begin(self, experience: Experience) -> _State:
         policy = RecurrentPolicy(

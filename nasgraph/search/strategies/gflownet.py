@@ -1,6 +1,5 @@
 """A generative flow network that learns from the order of observations, for sets of good and different architectures."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,10 +8,10 @@ from jaxtyping import Float
 from nasgraph.errors import ConfigError
 from nasgraph.search.architecture_sampler import ArchitectureSampler
 from nasgraph.search.experience import Experience, Observation
-from nasgraph.search.strategies._draws import Draw, Draws
+from nasgraph.search.strategies._draws import Draws
 from nasgraph.search.strategies._follow import Follower
 from nasgraph.search.strategies._gains import WORST, gains_of
-from nasgraph.search.strategies._policy import PolicyChooser, RecurrentPolicy, Trajectory
+from nasgraph.search.strategies._policy import RecurrentPolicy, Trajectory, policy_draws
 from nasgraph.seeding import generator
 from nasgraph.spaces import Candidate, SearchSpace
 
@@ -97,16 +96,11 @@ class OrderPreservingGFlowNet(ArchitectureSampler):
         """A draw from the policy whose graph is new."""
         state = self._follower.state(experience)
         rng = generator(self.seed, "gflownet", number, attempt)
-        return state.draws.first_new(self._draws(state, rng))
-
-    def _draws(self, state: _State, rng: np.random.Generator) -> Iterator[Draw | None]:
-        last: Draw | None = None
-        for _ in range(self.config.max_draws):
-            chooser = PolicyChooser(state.policy, rng, explore=self.config.explore)
-            last = state.draws.build(chooser) or last
-            yield last
-        yield from state.draws.walk(last, rng, steps=self.config.max_draws)
-        yield from state.draws.random(rng, tries=self.config.max_draws)
+        return state.draws.first_new(
+            policy_draws(
+                state.draws, state.policy, rng, max_draws=self.config.max_draws, explore=self.config.explore
+            )
+        )
 
     def _begin(self, experience: Experience) -> _State:
         policy = RecurrentPolicy(
