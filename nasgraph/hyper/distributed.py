@@ -6,6 +6,8 @@ decoder and not others, one rank may have no finite loss at all, and the mean is
 """
 
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from nasgraph.errors import ConfigError
+from nasgraph.errors import ConfigError, NasGraphError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,12 @@ class Ranks:
             parameter.grad = total.view_as(parameter) if is_used else None
 
 
+MEETING_S = 600.0
+"""How long ranks wait for each other when they start."""
+
+_PROPOSAL, _ANSWER, _BEGUN = "nasgraph/proposal", "nasgraph/answer/{}", "nasgraph/begun/{}"
+
+
 def launched_together() -> bool:
     """Whether `torchrun` started this process."""
     return distributed.is_torchelastic_launched()
@@ -71,8 +79,44 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     if not launched_together():
         yield Ranks()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    shared, _, _ = next(distributed.rendezvous("env://", rank, size))
+    store = distributed.PrefixStore(agreed_name(shared, rank, size), shared)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def agreed_name(store: distributed.Store, rank: int, size: int, *, timeout_s: float = MEETING_S) -> str:
+    """A name for this meeting that all ranks of it know, and that no earlier meeting had.
+
+    `torchrun` gives processes that it starts again the store of those that died, and with it their addresses: whoever reads
+    them before they are overwritten calls a port where nobody listens. So rank 0 proposes a name, the others answer it with a
+    name of their own, and the meeting begins when the answers are to this proposal: each rank finds its own answer there.
+
+    Raises:
+        NasGraphError: If not all ranks have come in time.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    if rank == 0:
+        store.set(_PROPOSAL, mine)
+    while time.monotonic() < deadline:
+        proposal = store.get(_PROPOSAL).decode() if store.check([_PROPOSAL]) else ""
+        if rank == 0:
+            keys = [_ANSWER.format(other) for other in range(1, size)]
+            answers = [store.get(key).decode() for key in keys] if store.check(keys) else []
+            if len(answers) == size - 1 and all(answer.startswith(mine) for answer in answers):
+                store.set(_BEGUN.format(mine), " ".join(answers))
+                return mine
+        elif proposal:
+            begun, answer = _BEGUN.format(proposal), proposal + mine
+            store.set(_ANSWER.format(rank), answer)
+            if store.check([begun]) and answer in store.get(begun).decode().split():
+                return proposal
+        time.sleep(0.02)
+    raise NasGraphError(
+        f"Not all {size} processes came together within {timeout_s:g} s. See why one did not start"
+    )

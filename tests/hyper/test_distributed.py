@@ -6,14 +6,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import HashStore
 
+from nasgraph.errors import NasGraphError
 from nasgraph.hyper import Ranks, joined_ranks
+from nasgraph.hyper.distributed import agreed_name
 from nasgraph.hyper.progress import PROGRESS, STATE
 from tests.hyper.toy import toy_training
 from tests.hyper.trainings import assert_equal, train
@@ -85,6 +89,22 @@ def test_alone_nothing_travels_and_nothing_changes() -> None:
         parameter = torch.nn.Parameter(torch.ones(2))
         ranks.sum_gradients([parameter])
         assert parameter.grad is None
+
+
+def test_ranks_that_start_again_find_each_other_and_not_those_that_died() -> None:
+    store = HashStore()
+
+    def meet(size: int) -> set[str]:
+        with ThreadPoolExecutor(size) as threads:
+            return set(threads.map(lambda rank: agreed_name(store, rank, size, timeout_s=20.0), range(size)))
+
+    names = [meet(size) for size in (3, 3, 2, 3)]
+    assert [len(name) for name in names] == [1] * 4
+    assert len(set.union(*names)) == 4
+    for rank in range(2):  # the third never comes, though its answer to an earlier meeting is still there
+        with pytest.raises(NasGraphError, match="Not all 3 processes came together"):
+            agreed_name(store, rank, 3, timeout_s=0.2)
+    assert agreed_name(store, 0, 1)
 
 
 @pytest.mark.slow

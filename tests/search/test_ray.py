@@ -7,6 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -150,27 +152,40 @@ def test_the_course_is_that_of_one_process_and_pruning_too(cluster: Any, notes: 
     assert {trial.state.value for trial in ours.trials} == {"complete", "pruned"}
 
 
+def nodes_at_work(notes: Path) -> set[str]:
+    busy = set()
+    for note in notes.iterdir():
+        with suppress(FileNotFoundError):  # its trial has ended since
+            busy.add(note.read_text())
+    return busy - {""}
+
+
 @marked
 def test_a_node_that_is_lost_in_a_trial_costs_no_trial(cluster: Any, notes: Path, tmp_path: Path) -> None:
     lost: list[str] = []
 
-    class Kill(Diary):
-        """Removes a node, without notice, on which a trial is underway."""
+    def kill() -> None:
+        """Removes a node, without notice, on which a trial is underway: the driver goes on meanwhile."""
+        deadline = time.monotonic() + 60
+        while not (busy := nodes_at_work(notes)):
+            assert time.monotonic() < deadline, "no trial began"
+            time.sleep(0.02)
+        [victim] = [node for node in cluster.list_all_nodes() if node.node_id == sorted(busy)[0]]
+        cluster.remove_node(victim, allow_graceful=False)
+        lost.append(victim.node_id)
 
+    class Kill(Diary):
         def on_trial(self, result: TrialResult) -> None:
             super().on_trial(result)
-            if lost or len(self.trials) < 3:
-                return
-            deadline = time.monotonic() + 30
-            while not (busy := {note.read_text() for note in notes.iterdir()} - {""}):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            [victim] = [node for node in cluster.list_all_nodes() if node.node_id == sorted(busy)[0]]
-            cluster.remove_node(victim, allow_graceful=False)
-            lost.append(victim.node_id)
+            if len(self.trials) == 3:
+                killers.append(threads.submit(kill))
 
+    killers: list[Future[None]] = []
     executor = RayExecutor(Constant(Steps(notes, seconds=1.5)))
-    result = search(executor, listener=Kill(), place=tmp_path / "toy.journal")
+    with ThreadPoolExecutor(1) as threads:
+        result = search(executor, listener=Kill(), place=tmp_path / "toy.journal")
+        for killer in killers:
+            killer.result()
     executor.close()
     cluster.add_node(num_cpus=1)
     assert len(lost) == 1
