@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasgraph.commands import zoo_add, zoo_ask, zoo_out, zoo_serve, zoo_soup
 from nasgraph.commands.options import DataDirOption, JsonOption, TrackingUriOption
 from nasgraph.errors import NasGraphError, ZooError
 
@@ -14,7 +15,17 @@ if TYPE_CHECKING:
     from nasgraph.modelzoo import ModelCard, Verification, ZooEntry
     from nasgraph.modelzoo.store import Listing, Zoo
 
-app = typer.Typer(help="The model zoo: list, show, load, verify, export.")
+app = typer.Typer(help="The model zoo: browse it, ask it, add to it, and get models out.")
+app.command("add")(zoo_add.add)
+app.command("alias")(zoo_add.alias)
+app.command("similar")(zoo_ask.similar)
+app.command("compare")(zoo_ask.compare)
+app.command("soup")(zoo_soup.soup)
+app.command("for-data")(zoo_ask.for_data)
+app.command("measure")(zoo_out.measure)
+app.command("export")(zoo_out.export)
+app.command("push-hub")(zoo_out.push_hub)
+app.command("serve")(zoo_serve.serve)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
 
@@ -23,6 +34,7 @@ _NOUNS = {
     "curves": "a network that extrapolates learning curves",
     "performance": "measured architectures that predictions rest on",
     "prior-fitted": "a network that predicts from a few labels",
+    "architecture-encoder": "a network that finds similar architectures",
 }
 
 
@@ -105,36 +117,17 @@ def verify_model(
     tracking_uri: TrackingUriOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure a model's recorded accuracies again. Fails if one differs."""
+    """Measure a model's recorded numbers again. Fails if one differs."""
     from nasgraph.commands.output import Output
 
     output = Output(json_mode=json)
     entry = _zoo(tracking_uri).load(name)
     results = _verify(entry, data_dir, download=True)
     if not results:
-        raise ZooError(f"The card of '{name}' records no accuracy, so there is nothing to verify")
+        raise ZooError(f"The card of '{name}' records no measurement, so there is nothing to verify")
     _report(name, entry, results, output)
     if not all(result.agrees for result in results):
         raise typer.Exit(1)
-
-
-@app.command("export")
-def export_model(
-    name: NameArgument,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an entry that is there.")] = False,
-    tracking_uri: TrackingUriOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Copy a model, checked, into a folder of its own, which MLflow and nasgraph load."""
-    from nasgraph.commands.output import Output
-
-    output = Output(json_mode=json)
-    entry = _zoo(tracking_uri).export(name, folder, force=force)
-    output.message(f"Wrote '{name}' to '{folder}'")
-    output.result(
-        {"name": name, "folder": str(folder.absolute()), "weights_sha256": entry.card.weights_sha256}
-    )
 
 
 def _zoo(tracking_uri: str | None) -> "Zoo":
@@ -153,7 +146,7 @@ def _row(listing: "Listing") -> "list[Cell]":
         listing.name,
         listing.version,
         listing.kind,
-        card.data.name,
+        None if card.data is None else card.data.name,
         None if test is None else test.value,
         card.num_parameters,
         card.multiply_adds,
@@ -169,11 +162,14 @@ def _summary(listing: "Listing") -> dict[str, object]:
 
 
 def _print_card(card: "ModelCard", output: "Output") -> None:
+    data = card.data
     facts: dict[str, Cell] = {
         "task": card.task,
         "licence": card.licence,
         "created": card.created,
-        "data": f"{card.data.name} (split seed {card.data.split_seed}, sha256 {card.data.sha256[:16]})",
+        "data": ""
+        if data is None
+        else f"{data.name} (split seed {data.split_seed}, sha256 {data.sha256[:16]})",
         "search space": card.architecture.space,
         "architecture": ", ".join(f"{name}={choice}" for name, choice in card.architecture.choices),
         "fingerprint": card.fingerprint,
@@ -184,13 +180,38 @@ def _print_card(card: "ModelCard", output: "Output") -> None:
         "trial": card.lineage.trial,
         "MLflow run": card.lineage.run_id,
         "graph hypernetwork": card.lineage.ghn,
+        "origin": card.lineage.origin,
+        "parent": card.lineage.parent,
+        "nearest earlier trial": card.lineage.parent_trial,
+        "changed": ", ".join(f"{name}: {old} -> {new}" for name, old, new in card.lineage.mutation),
+        "made of": ", ".join(card.lineage.ingredients),
+        "note": card.lineage.note,
         "made with": f"nasgraph {card.nasgraph_version}, torch {card.torch_version}, Python {card.python_version}",
         "sha256 of the weights": card.weights_sha256,
     }
     output.facts({name: value for name, value in facts.items() if value not in (None, "")}, title=card.name)
     if card.measurements:
-        rows = [(m.split, m.metric, m.value, m.num_examples, m.protocol) for m in card.measurements]
-        output.table(["split", "metric", "value", "examples", "protocol"], rows, title="Measured")
+        splits = list(dict.fromkeys(m.split for m in card.measurements))
+        metrics = list(dict.fromkeys(m.metric for m in card.measurements))
+        values = {(m.split, m.metric): m.value for m in card.measurements}
+        rows: list[list[Cell]] = [
+            [metric, *(values.get((split, metric)) for split in splits)] for metric in metrics
+        ]
+        output.table(["metric", *splits], rows, title="Measured")
+    if card.latencies:
+        times: list[list[Cell]] = [
+            [
+                fact.hardware,
+                fact.threads,
+                fact.batch_size,
+                fact.median_s * 1e3,
+                f"{fact.low_s * 1e3:.3g} to {fact.high_s * 1e3:.3g}",
+            ]
+            for fact in card.latencies
+        ]
+        output.table(
+            ["hardware", "threads", "batch size", "median ms", "95 % interval"], times, title="Latency"
+        )
     if card.scores:
         output.table(["score", "value"], card.scores, title="Predicted before training")
 
@@ -200,14 +221,10 @@ def _flat(value: object) -> "Cell":
 
 
 def _verify(entry: "ZooEntry", data_dir: Path | None, *, download: bool) -> "tuple[Verification, ...]":
-    """Measure again on the data of the card, by its name or, for a data set of one's own, at its path."""
-    from nasgraph.data import dataset_names, load_dataset
-    from nasgraph.modelzoo import preparation_of, verify
+    """Measure again on the data of the card."""
+    from nasgraph.modelzoo import dataset_of, verify
 
-    facts = entry.card.data
-    where = facts.name if facts.name in dataset_names() else Path(facts.source)
-    dataset = load_dataset(where, data_dir=data_dir, download=download, **preparation_of(facts))
-    return verify(entry, dataset)
+    return verify(entry, dataset_of(entry, data_dir, download=download))
 
 
 def _report(name: str, entry: "ZooEntry", results: "tuple[Verification, ...]", output: "Output") -> None:

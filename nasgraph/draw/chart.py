@@ -36,15 +36,18 @@ def _rules(ground: int) -> str:
     )
 
 
-CHART_STYLE = (
-    STYLE
-    + ".ng-line{fill:none;stroke-width:2.2;stroke-linejoin:round}.ng-band{fill-opacity:.17;stroke:none}"
-    + ".ng-grid{stroke-width:.7;stroke-opacity:.35;fill:none}.ng-axis{stroke-width:1.1;fill:none}"
-    + ".ng-level{stroke-width:1.2;stroke-dasharray:3 4;fill:none}"
-    + ".ng-hover{fill:transparent}.ng-hover:hover{fill:#8894a5;fill-opacity:.22}"
-    + _rules(0)
-    + f"@media (prefers-color-scheme:dark){{{_rules(1)}}}"
+CHART_FIXED = (
+    ".ng-line{fill:none;stroke-width:2.2;stroke-linejoin:round}.ng-dots{stroke-width:5;stroke-opacity:.75}.ng-band{fill-opacity:.17;stroke:none}"
+    ".ng-grid{stroke-width:.7;stroke-opacity:.35;fill:none}.ng-axis{stroke-width:1.1;fill:none}"
+    ".ng-level{stroke-width:1.2;stroke-dasharray:3 4;fill:none}"
+    ".ng-hover{fill:transparent}.ng-hover:hover{fill:#8894a5;fill-opacity:.22}"
 )
+"""Rules of charts, besides those of all pictures, that do not depend on the ground."""
+
+LINE_COLOURS = (_rules(0), _rules(1))
+"""Rules for light and for dark ground."""
+
+CHART_STYLE = f"{STYLE}{CHART_FIXED}{LINE_COLOURS[0]}@media (prefers-color-scheme:dark){{{LINE_COLOURS[1]}}}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Line:
         low: Lower edge of the band around it; empty: no band.
         high: Upper edge.
         is_step: Whether a value holds until the next place.
+        is_points: Whether the points stand alone, with no line through them.
 
     Raises:
         ValueError: If the lengths differ.
@@ -69,6 +73,7 @@ class Line:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     is_step: bool = False
+    is_points: bool = False
 
     def __post_init__(self) -> None:
         lengths = {len(self.x), len(self.y), len(self.low) or len(self.x), len(self.high) or len(self.x)}
@@ -113,7 +118,9 @@ def draw_chart(chart: Chart) -> str:
     left = 34 + max((text_width(text, size=_SMALL) for _, text in ticks), default=20.0)
     top, right, bottom = 44.0 + legend_height, WIDTH - 18.0, HEIGHT - 46.0
     x_values = [value for line in chart.lines for value in line.x if math.isfinite(value)]
-    x_scale = scale_of(min(x_values, default=0.0), max(x_values, default=1.0), start=left, end=right)
+    margin = 0.03 if any(line.is_points for line in chart.lines) else 0.0  # so that no point is cut in half
+    low, high = min(x_values, default=0.0), max(x_values, default=1.0)
+    x_scale = scale_of(low, high, start=left, end=right, margin=margin)
     y_scale = y_scale.placed(start=bottom, end=top)
     frame = (left, top, right, bottom)
     clip = f"ng-clip-{crc32(repr(chart).encode()):08x}"  # charts on one page must not share names
@@ -166,8 +173,12 @@ def _legend(chart: Chart) -> tuple[str, float]:
         advance = 34 + text_width(label, size=_SMALL) + 14
         if x > 0 and x + advance > WIDTH - 36:
             x, y = 0.0, y + marks.LINE_HEIGHT
-        stroke = f'class="ng-line ng-line-{place}"{_dash(place)}'
-        parts.append(f'<path {stroke} d="M{x:.1f} {y - 4:.1f}h26"/>')
+        if line.is_points:
+            parts.append(
+                f'<path class="ng-line ng-dots ng-line-{place}" stroke-linecap="round" d="M{x + 13:.1f} {y - 4:.1f}h.1"/>'
+            )
+        else:
+            parts.append(f'<path class="ng-line ng-line-{place}"{_dash(place)} d="M{x:.1f} {y - 4:.1f}h26"/>')
         parts.append(marks.draw_text(label, x + 34, y, "ng-text ng-small"))
         x += advance
     return "".join(parts), y + marks.LINE_HEIGHT
@@ -234,7 +245,11 @@ def _pieces(line: Line, y_scale: Scale) -> list[list[int]]:
 
 
 def _curve(line: Line, place: int, x_scale: Scale, y_scale: Scale) -> str:
-    path = []
+    path: list[str] = []
+    if line.is_points:
+        places = [(x_scale(line.x[n]), y_scale(line.y[n])) for piece in _pieces(line, y_scale) for n in piece]
+        dots = "".join(f"M{marks.number(x)} {marks.number(y)}h.1" for x, y in places)
+        return f'<path class="ng-line ng-dots ng-line-{place}" stroke-linecap="round" d="{dots}"/>'
     for piece in _pieces(line, y_scale):
         path.append(_path(_corners(line, piece, line.y, x_scale, y_scale)))
         if len(piece) == 1:

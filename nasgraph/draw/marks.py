@@ -39,8 +39,15 @@ def box_size(box: Box) -> Point:
     return widest + 2 * _PADDING, 12 + LINE_HEIGHT * (len(box.lines) + 1)
 
 
-def draw_box(box: Box, centre: Point, size: Point) -> str:
-    """A rounded box: one line per operator, then shape and parameters. Several lines carry dots in their colours."""
+def draw_box(box: Box, centre: Point, size: Point, *, attributes: str = "") -> str:
+    """A rounded box: one line per operator, then shape and parameters. Several lines carry dots in their colours.
+
+    Args:
+        box: What it says.
+        centre: Its middle.
+        size: From `box_size`.
+        attributes: Further attributes of its group, as XML.
+    """
     (x, y), (width, height) = centre, size
     left, top = x - width / 2, y - height / 2
     parts = []
@@ -59,7 +66,7 @@ def draw_box(box: Box, centre: Point, size: Point) -> str:
         parts.append(draw_text(footer_of(box), left + _PADDING, baseline, "ng-muted ng-small"))
     nodes = " ".join(map(str, box.nodes))
     return (
-        f'<g class="ng-box" data-node="{nodes}"><title>{escaped(box.tooltip)}</title>'
+        f'<g class="ng-box" data-node="{nodes}"{attributes}><title>{escaped(box.tooltip)}</title>'
         f'<rect class="ng-{box.family}" x="{number(left)}" y="{number(top)}" width="{number(width)}"'
         f' height="{number(height)}" rx="9"/>{"".join(parts)}</g>'
     )
@@ -85,8 +92,18 @@ def draw_edges(routes: Sequence[Sequence[Run]]) -> str:
 
     What they have in common is drawn once. Runs may go up as well as down.
     """
-    pieces: dict[str, None] = {}
     heads = []
+    for route in routes:
+        x, _, tip = route[-1]
+        heads.append(
+            f"M{number(x - 4)} {number(tip - 8)}L{number(x + 4)} {number(tip - 8)}L{number(x)} {number(tip)}Z"
+        )
+    return f'<path class="ng-edge" d="{edge_path(routes)}"/><path class="ng-arrow" d="{"".join(heads)}"/>'
+
+
+def edge_path(routes: Sequence[Sequence[Run]]) -> str:
+    """The lines of `draw_edges` without arrow heads, as the `d` of a path."""
+    pieces: dict[str, None] = {}
     for route in routes:
         for run, following in zip(route, [*route[1:], None], strict=True):
             x, start, end = run
@@ -94,11 +111,7 @@ def draw_edges(routes: Sequence[Sequence[Run]]) -> str:
                 pieces[f"M{number(x)} {number(start)}V{number(end)}"] = None
             if following is not None:
                 pieces[_curve(run, following)] = None
-        x, _, tip = route[-1]
-        heads.append(
-            f"M{number(x - 4)} {number(tip - 8)}L{number(x + 4)} {number(tip - 8)}L{number(x)} {number(tip)}Z"
-        )
-    return f'<path class="ng-edge" d="{"".join(pieces)}"/><path class="ng-arrow" d="{"".join(heads)}"/>'
+    return "".join(pieces)
 
 
 def _curve(run: Run, following: Run) -> str:

@@ -5,7 +5,7 @@ residual block; equal segments in a row are one repeated block.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -33,22 +33,35 @@ def cuts_of(picture: Picture) -> list[int]:
     return cuts if cuts and cuts[-1] == len(picture.boxes) - 1 else [*cuts, len(picture.boxes) - 1]
 
 
-def fold_repeats(picture: Picture) -> Picture:
-    """Draw equal consecutive blocks once. Equal: the same lines, shapes and connections, box for box.
+def repeated_runs(picture: Picture) -> tuple[Repeat, ...]:
+    """Equal blocks in a row: `times` blocks from box `first` on, the first of which ends with box `last`.
 
-    The box that stands for several lists the nodes of all of them.
+    Equal: the same lines, shapes and connections, box for box.
     """
     cuts = cuts_of(picture)
     spans = [(first + 1, last) for first, last in zip([-1, *cuts], cuts, strict=False)]
     signatures = [_signature(picture.boxes, first, last) for first, last in spans]
     runs = _find_runs(signatures, [last - first + 1 for first, last in spans])
+    return tuple(
+        Repeat(spans[start][0], spans[start + period - 1][1], times) for start, period, times in runs
+    )
+
+
+def fold_repeats(picture: Picture, runs: Sequence[Repeat] | None = None) -> Picture:
+    """Draw equal consecutive blocks once. The box that stands for several lists the nodes of all of them.
+
+    Args:
+        picture: Without repeats so far.
+        runs: Some of its `repeated_runs`; None: all.
+    """
+    runs = repeated_runs(picture) if runs is None else runs
     if not runs:
         return picture
     stand_in = list(range(len(picture.boxes)))
-    for start, period, times in runs:
-        first, length = spans[start][0], spans[start + period - 1][1] + 1 - spans[start][0]
-        for index in range(first, first + length * times):
-            stand_in[index] = first + (index - first) % length
+    for run in runs:
+        length = run.last + 1 - run.first
+        for index in range(run.first, run.first + length * run.times):
+            stand_in[index] = run.first + (index - run.first) % length
     kept = [index for index, other in enumerate(stand_in) if index == other]
     place = {index: position for position, index in enumerate(kept)}
     copies: dict[int, list[int]] = {index: [] for index in kept}
@@ -62,10 +75,7 @@ def fold_repeats(picture: Picture) -> Picture:
         )
         for index in kept
     )
-    repeats = tuple(
-        Repeat(place[spans[start][0]], place[spans[start + period - 1][1]], times)
-        for start, period, times in runs
-    )
+    repeats = tuple(Repeat(place[run.first], place[run.last], run.times) for run in runs)
     note = f"Equal blocks in a row are drawn once: {len(picture.boxes):,} boxes as {len(boxes):,}."
     outputs = tuple(place[stand_in[output]] for output in picture.outputs)
     return Picture(boxes, outputs, repeats, (*picture.notes, note))
@@ -98,20 +108,22 @@ def _find_runs(signatures: Sequence[Hashable], sizes: Sequence[int]) -> list[tup
     return runs
 
 
-def group_boxes(picture: Picture) -> Picture:
+def group_boxes(picture: Picture, *, opened: Collection[int] = ()) -> Picture:
     """Draw runs of boxes as one box each, at most about `MAX_GROUPS`, split at cuts where there are any nearby.
 
     A connection between groups that a longer path implies is left out.
+
+    Args:
+        picture: Without repeats.
+        opened: Groups, by their place among `groups_of`, whose boxes are drawn out.
     """
-    target = ceil(len(picture.boxes) / MAX_GROUPS)
-    cuts = set(cuts_of(picture))
     group_of: list[int] = []
-    group, size = 0, 0
-    for index in range(len(picture.boxes)):
-        group_of.append(group)
-        size += 1
-        if size >= 2 * target or (size >= target and index in cuts):
-            group, size = group + 1, 0
+    previous = -1
+    for owner in groups_of(picture):
+        starts_group = owner != previous or owner in opened
+        last = group_of[-1] if group_of else -1
+        group_of.append(last + 1 if starts_group else last)
+        previous = owner
     members: list[list[int]] = [[] for _ in range(group_of[-1] + 1)]
     for index, owner in enumerate(group_of):
         members[owner].append(index)
@@ -121,6 +133,20 @@ def group_boxes(picture: Picture) -> Picture:
     num_nodes = sum(len(box.nodes) for box in picture.boxes)
     note = f"{num_nodes:,} nodes are drawn as {len(boxes):,} boxes; connections that a longer path implies are left out."
     return Picture(boxes, outputs, (), (*picture.notes, note))
+
+
+def groups_of(picture: Picture) -> tuple[int, ...]:
+    """The group, from 0, that each box belongs to in `group_boxes`."""
+    target = ceil(len(picture.boxes) / MAX_GROUPS)
+    cuts = set(cuts_of(picture))
+    groups: list[int] = []
+    group, size = 0, 0
+    for index in range(len(picture.boxes)):
+        groups.append(group)
+        size += 1
+        if size >= 2 * target or (size >= target and index in cuts):
+            group, size = group + 1, 0
+    return tuple(groups)
 
 
 def _sources(picture: Picture, group_of: Sequence[int], indices: Sequence[int]) -> set[int]:

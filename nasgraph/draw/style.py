@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif'
 
-_LIGHT: Mapping[str, tuple[str, str]] = {
+LIGHT: Mapping[str, tuple[str, str]] = {
     "data": ("#f1f5f9", "#64748b"),
     "conv": ("#e3eeff", "#2f6fde"),
     "linear": ("#efe9ff", "#7a4fe0"),
@@ -16,7 +16,7 @@ _LIGHT: Mapping[str, tuple[str, str]] = {
     "shape": ("#f3f2ef", "#8a8175"),
     "group": ("#eceff3", "#475569"),
 }
-_DARK: Mapping[str, tuple[str, str]] = {
+DARK: Mapping[str, tuple[str, str]] = {
     "data": ("#1f2733", "#94a3b8"),
     "conv": ("#14294b", "#6ea3ff"),
     "linear": ("#2a2052", "#a98bff"),
@@ -58,15 +58,19 @@ def _rules(families: Mapping[str, tuple[str, str]], ground: Mapping[str, str]) -
     return "".join(rules)
 
 
-STYLE = (
+FIXED = (
     f".ng-picture{{font-family:{FONT};font-size:13px}}"
     ".ng-title{font-size:17px;font-weight:600}.ng-small{font-size:11.5px}"
     ".ng-head{font-weight:600}"
     ".ng-box rect{stroke-width:1.3}.ng-frame{stroke-dasharray:5 4;stroke-width:1.2}"
     ".ng-edge{fill:none;stroke-width:1.5;stroke-linecap:round}.ng-badge-text{font-size:12px;font-weight:700}"
-    + _rules(_LIGHT, _GROUND["light"])
-    + f"@media (prefers-color-scheme:dark){{{_rules(_DARK, _GROUND['dark'])}}}"
 )
+"""Rules that do not depend on the ground."""
+
+COLOURS = (_rules(LIGHT, _GROUND["light"]), _rules(DARK, _GROUND["dark"]))
+"""Rules for light and for dark ground."""
+
+STYLE = f"{FIXED}{COLOURS[0]}@media (prefers-color-scheme:dark){{{COLOURS[1]}}}"
 
 _NARROW, _WIDE = frozenset("ijlt.,:;'|!()[] /f-r·"), frozenset("mwMWQOGDHNU@%→")
 

@@ -49,10 +49,11 @@ def picture_of(graph: ComputationalGraph, *, fold: bool = True) -> Picture:
     """The boxes that `draw_svg` draws."""
     plain = fold_chains(graph, fold=fold)
     picture = fold_repeats(plain) if fold and len(plain.boxes) > MAX_PLAIN_BOXES else plain
-    return group_boxes(plain) if _is_too_large(picture) else picture
+    return group_boxes(plain) if is_too_large(picture) else picture
 
 
-def _is_too_large(picture: Picture) -> bool:
+def is_too_large(picture: Picture) -> bool:
+    """Whether a picture has more boxes, more of them side by side, or longer edges than can be read."""
     if len(picture.boxes) > MAX_BOXES:
         return True
     edges = _edges(picture)
@@ -80,7 +81,7 @@ def _shapes(graph: ComputationalGraph, indices: Sequence[int]) -> str:
     return ", ".join(texts) if len(indices) <= 4 else f"{', '.join(texts)}, ... ({len(indices):,})"
 
 
-def _outputs(picture: Picture) -> tuple[list[str], list[Edge]]:
+def output_pills(picture: Picture) -> tuple[list[str], list[Edge]]:
     """The pills below the boxes, one per output or one for many, and the edges that lead to them."""
     number, first = len(picture.outputs), len(picture.boxes)
     if number > MAX_PILLS:
@@ -90,7 +91,7 @@ def _outputs(picture: Picture) -> tuple[list[str], list[Edge]]:
 
 
 def _render(picture: Picture, *, title: str, summary: str) -> str:
-    labels, output_edges = _outputs(picture)
+    labels, output_edges = output_pills(picture)
     sizes = [*map(marks.box_size, picture.boxes), *map(marks.pill_size, labels)]
     edges = [*_edges(picture), *output_edges]
     blocks = [range(repeat.first, repeat.last + 1) for repeat in picture.repeats]
@@ -99,7 +100,7 @@ def _render(picture: Picture, *, title: str, summary: str) -> str:
     drawn = list(zip(layout.centres, sizes, strict=True))
     content = [
         *(frame.draw() for frame in frames),
-        *_draw_edges(layout, edges),
+        *draw_routes(layout, edges),
         *(marks.draw_box(box, *place) for box, place in zip(picture.boxes, drawn, strict=False)),
         *(
             marks.draw_pill(label, *place)
@@ -113,7 +114,8 @@ def _render(picture: Picture, *, title: str, summary: str) -> str:
     return _page("".join(content), extent, title=title, summary=summary, picture=picture)
 
 
-def _draw_edges(layout: Layout, edges: list[Edge]) -> list[str]:
+def draw_routes(layout: Layout, edges: Sequence[Edge]) -> list[str]:
+    """Edges as SVG, those of one source together."""
     by_source: dict[int, list[tuple[Run, ...]]] = {}
     for (source, _), route in zip(edges, layout.routes, strict=True):
         by_source.setdefault(source, []).append(route)

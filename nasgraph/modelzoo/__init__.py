@@ -2,6 +2,7 @@
 
 from nasgraph.modelzoo.card import (
     DataFacts,
+    LatencyFact,
     Lineage,
     Measurement,
     ModelCard,
@@ -12,10 +13,11 @@ from nasgraph.modelzoo.card import (
     read_card,
 )
 from nasgraph.modelzoo.entry import ZooEntry, load_entry, write_entry
-from nasgraph.modelzoo.verify import Verification, measure_accuracy, preparation_of, verify
+from nasgraph.modelzoo.verify import Verification, dataset_of, measure_accuracy, preparation_of, verify
 
 __all__ = [
     "DataFacts",
+    "LatencyFact",
     "Lineage",
     "Measurement",
     "ModelCard",
@@ -24,6 +26,7 @@ __all__ = [
     "card_from_json",
     "card_to_json",
     "data_facts",
+    "dataset_of",
     "draft_card",
     "load_entry",
     "measure_accuracy",

@@ -4,7 +4,7 @@ An entry point names a package. Each sub-folder of it is an entry: with `card.js
 (see `nasgraph.modelzoo.entry`), with `card.json` of kind "ghn" or the `config.json` of a saved graph hypernetwork a
 hypernetwork, with the `config.json` of a saved curve network a network that extrapolates learning curves, with that of
 `nasgraph.predict.KnownPerformance` measured architectures that a predictor learns from, with that of a saved prior-fitted network
-one that predicts from a few labels.
+one that predicts from a few labels, and with that of a saved encoder one that finds similar architectures.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,13 @@ from nasgraph.modelzoo.names import check_name
 from nasgraph.plugins import load_plugin, plugin_names
 
 GROUP = "nasgraph.zoo"
-Kind = Literal["model", "ghn", "curves", "performance", "prior-fitted"]
+Kind = Literal["model", "ghn", "curves", "performance", "prior-fitted", "architecture-encoder"]
 _KIND_BY_SCHEMA: dict[str, Kind] = {
     "nasgraph/ghn/": "ghn",
     "nasgraph/curves/": "curves",
     "nasgraph/performance/": "performance",
     "nasgraph/prior-fitted/": "prior-fitted",
+    "nasgraph/architecture-encoder/": "architecture-encoder",
 }
 
 
@@ -34,7 +35,8 @@ class BuiltinEntry:
 
     Attributes:
         name: Name of its folder.
-        kind: A trained network, a graph hypernetwork, a network for learning curves, measured architectures, or a prior-fitted network.
+        kind: A trained network, a graph hypernetwork, a network for learning curves, measured architectures, a prior-fitted network, or
+            an encoder of architectures.
         path: Its folder.
         package: Name of the entry point.
     """

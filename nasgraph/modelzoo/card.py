@@ -21,7 +21,11 @@ from nasgraph.spaces import Architecture, Candidate, Choice
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
 
-SCHEMA = "nasgraph/card/1"
+SCHEMA = "nasgraph/card/2"
+FIRST_SCHEMA = "nasgraph/card/1"
+"""Has no latencies, no data but that of a training, and of the lineage the search only. Cards that need no more are written
+in it, so that they keep their text, and with it their hash."""
+Origin = Literal["search", "import", "merge", "training"]
 SplitName = Literal["train", "validation", "test"]
 MAX_CARD_CHARACTERS = 100_000  # a card is also kept as a tag in MLflow's registry, which takes no more
 
@@ -74,7 +78,8 @@ class Measurement:
 
     Attributes:
         split: On which split.
-        metric: Its name, such as `accuracy`, a share in [0, 1]. Higher is better.
+        metric: Its name and, after `@`, its condition: `accuracy`, a share in [0, 1]; `ece`, the expected calibration error;
+            `accuracy@noise=0.1`. See `nasgraph.modelzoo.facts`.
         value: Its value.
         num_examples: How many examples it is the mean of.
         batch_size: Examples per forward pass: the same size gives the same bits.
@@ -99,22 +104,73 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """Where a model came from. What is unknown or does not apply is empty.
+class LatencyFact:
+    """A measured duration of one forward pass, with what it was measured on.
 
     Attributes:
-        study: Name of the Optuna study.
-        trial: Number of the trial.
-        run_id: MLflow run of the trial.
-        ghn: Name or hash of the graph hypernetwork that screened it or predicted its first weights.
+        device: In torch's words, such as `cpu` or `cuda`.
+        hardware: Name of the processor or accelerator.
+        threads: Threads of the CPU that computed.
+        batch_size: Examples per pass.
+        dtype: Type of the numbers, such as `float32`.
+        median_s: Median, in seconds per pass.
+        low_s: Lower end of the median's 95 % interval, in seconds.
+        high_s: Upper end, in seconds.
+        protocol: How it was measured.
     """
 
     __pydantic_config__: ClassVar["ConfigDict"] = _STRICT
 
+    device: str
+    hardware: str
+    threads: int
+    batch_size: int
+    dtype: str
+    median_s: float
+    low_s: float
+    high_s: float
+    protocol: str
+
+    def __post_init__(self) -> None:
+        times = (self.low_s, self.median_s, self.high_s)
+        ordered = all(map(math.isfinite, times)) and 0 < times[0] <= times[1] <= times[2]
+        _check(ordered, "latencies", "positive times with low_s <= median_s <= high_s", times)
+        _check(min(self.threads, self.batch_size) >= 1, "latencies", "at least 1 thread and example", self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a model came from. What is unknown or does not apply is empty.
+
+    Attributes:
+        origin: `search`: trained as the winner of a search; `training`: trained alone; `import`: from outside; `merge`: of
+            other entries.
+        study: Name of the Optuna study.
+        trial: Number of the trial.
+        run_id: MLflow run of the trial.
+        ghn: Name or hash of the graph hypernetwork that screened it or predicted its first weights.
+        parent: Entry that it was made from, such as `name/3`.
+        parent_fingerprint: Fingerprint of the architecture that it is compared with: the parent's or, of a search, that of
+            the earlier trial whose choices differ least, if few do. Samplers do not say which trial they started from.
+        parent_trial: Number of that trial.
+        mutation: Choices that differ from that architecture's: name, before, after. An absent choice is empty.
+        ingredients: Entries that were merged.
+        note: Where an import is from, or how a merge was made.
+    """
+
+    __pydantic_config__: ClassVar["ConfigDict"] = _STRICT
+
+    origin: Origin = "search"
     study: str = ""
     trial: int | None = None
     run_id: str = ""
     ghn: str = ""
+    parent: str = ""
+    parent_fingerprint: str = ""
+    parent_trial: int | None = None
+    mutation: tuple[tuple[str, str, str], ...] = ()
+    ingredients: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +182,9 @@ class ModelCard:
         task: In the words of the Hugging Face hub, such as `image-classification`.
         licence: Licence of the weights, an SPDX identifier where there is one.
         created: Day of creation, `2026-01-31`.
-        data: What it was trained and measured on.
+        data: What it was trained and measured on; None: unknown, as of a model from outside.
         measurements: Measured numbers.
+        latencies: Measured durations.
         scores: Predicted or screened scores by name, beside which the measurements stand. Never accuracies of the model.
         training: Settings of the training by name.
         seed: Seed of the training.
@@ -151,8 +208,9 @@ class ModelCard:
     task: str
     licence: str
     created: str
-    data: DataFacts
+    data: DataFacts | None
     measurements: tuple[Measurement, ...] = ()
+    latencies: tuple[LatencyFact, ...] = ()
     scores: tuple[tuple[str, float], ...] = ()
     training: tuple[tuple[str, Choice], ...] = ()
     seed: int
@@ -179,6 +237,8 @@ class ModelCard:
         _check(known, "python_version", "a version such as '3.11.7'", self.python_version)
         for name, score in self.scores:
             _check(math.isfinite(score), f"the score '{name:.40}'", "a finite number", score)
+        unmeasurable = self.data is None and bool(self.measurements)
+        _check(not unmeasurable, "data", "there, since the card has measurements", None)
 
     def measured(self, split: str, metric: str = "accuracy") -> Measurement | None:
         """The measurement of that metric on that split; None if there is none."""
@@ -201,7 +261,14 @@ def data_facts(dataset: DataSet, preparation: Preparation) -> DataFacts:
 
 
 def draft_card(
-    name: str, candidate: Candidate, data: DataFacts, *, created: str, licence: str, seed: int
+    name: str,
+    candidate: Candidate,
+    data: DataFacts | None,
+    *,
+    created: str,
+    licence: str,
+    seed: int,
+    task: str = "",
 ) -> ModelCard:
     """A card with everything that follows from the graph, the data and the installed versions.
 
@@ -210,10 +277,12 @@ def draft_card(
     Args:
         name: Name of the entry.
         candidate: Its architecture and graph.
-        data: From `data_facts`.
+        data: From `data_facts`; None if it is not known.
         created: Day of creation, `2026-01-31`.
         licence: Licence of the weights.
         seed: Seed of the training.
+        task: In the words of the Hugging Face hub; empty: image or tabular classification, by the data's shape, and `other`
+            without data.
 
     Raises:
         ZooError: If a value is out of its range.
@@ -221,7 +290,7 @@ def draft_card(
     cost = cost_of(candidate.graph)
     return ModelCard(
         name=name,
-        task="image-classification" if len(data.input_shape) == 3 else "tabular-classification",
+        task=task or _task_of(data),
         licence=licence,
         created=created,
         data=data,
@@ -236,13 +305,28 @@ def draft_card(
     )
 
 
+def _task_of(data: DataFacts | None) -> str:
+    if data is None:
+        return "other"
+    return "image-classification" if len(data.input_shape) == 3 else "tabular-classification"
+
+
+_FIRST_LINEAGE = ("study", "trial", "run_id", "ghn")
+"""What the first schema knew of a lineage."""
+
+
 def card_to_json(card: ModelCard) -> str:
     """Canonical JSON text of a card. Reading it back gives an equal card.
 
     Raises:
         ZooError: If it is longer than 100,000 characters.
     """
-    text = canonical_json({"schema": SCHEMA, "kind": "model", **asdict(card)})
+    fields = {"schema": SCHEMA, "kind": "model", **asdict(card)}
+    lineage = {name: fields["lineage"][name] for name in _FIRST_LINEAGE}
+    if not card.latencies and card.data is not None and Lineage(**lineage) == card.lineage:
+        del fields["latencies"]
+        fields |= {"schema": FIRST_SCHEMA, "lineage": lineage}
+    text = canonical_json(fields)
     if len(text) > MAX_CARD_CHARACTERS:
         raise ZooError(f"Expected a card of at most {MAX_CARD_CHARACTERS:,} characters (got {len(text):,})")
     return text
@@ -269,7 +353,8 @@ def _read(parse: Callable[[], object], source: str) -> ModelCard:
         value = parse()
     except NasGraphError as error:
         raise ZooError(str(error)) from error
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA or value.get("kind") != "model":
+    schemas = (SCHEMA, FIRST_SCHEMA)
+    if not isinstance(value, dict) or value.get("schema") not in schemas or value.get("kind") != "model":
         found = (value.get("schema"), value.get("kind")) if isinstance(value, dict) else type(value).__name__
         raise ZooError(
             f"Expected a card with schema '{SCHEMA}' and kind 'model' in {source} (got {found!r:.120})"
@@ -285,7 +370,8 @@ def _read(parse: Callable[[], object], source: str) -> ModelCard:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ZooError(f"The card in {source} is wrong at '{place:.120}': {first['msg']:.300}") from error
-    card_to_json(card)  # refuses a card that is too long
+    if len(text) > MAX_CARD_CHARACTERS:
+        raise ZooError(f"Expected a card of at most {MAX_CARD_CHARACTERS:,} characters (got {len(text):,})")
     return card
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nasgraph.modelzoo.entry import ZooEntry, load_entry
+from nasgraph.modelzoo.mlmodel import takes_integers
 
 Logits = npt.NDArray[np.float32]
 
@@ -43,16 +44,24 @@ class EntryFunction:
             `[examples, classes]`, single precision.
 
         Raises:
-            ValueError: If the inputs have another shape.
+            ValueError: If the inputs have another shape, or are raw and the card names no data.
         """
-        inputs = torch.as_tensor(model_input, dtype=torch.float32, device="cpu")
-        expected = self.entry.card.data.input_shape
+        graph, data = self.entry.graph, self.entry.card.data
+        dtype = torch.int64 if takes_integers(graph) else torch.float32
+        inputs = torch.as_tensor(model_input, dtype=dtype, device="cpu")
+        expected = graph.shapes[graph.inputs[0]]
+        if len(graph.inputs) > 1:
+            raise ValueError(
+                f"Expected a network with one input (it has {len(graph.inputs)}): use load_entry"
+            )
         if tuple(inputs.shape[1:]) != expected or inputs.ndim != len(expected) + 1:
             raise ValueError(
                 f"Expected inputs of shape [examples, {', '.join(map(str, expected))}] (got {list(inputs.shape)})"
             )
         if (params or {}).get("raw"):
-            inputs = self.entry.card.data.normalisation.apply(inputs)
+            if data is None:
+                raise ValueError("The card names no data, and so no constants that normalise raw inputs")
+            inputs = data.normalisation.apply(inputs)
         count, size = len(inputs), self._batch_size
         with torch.inference_mode():  # cut as `nasgraph.evaluate.measure` does
             starts = range(0, max(1, count - 1), size)

@@ -14,7 +14,7 @@ from uuid import uuid4
 from nasgraph.errors import ZooError
 from nasgraph.mlflow_client import artifact_root, connect, ensure_experiment, first_line, local_path
 from nasgraph.modelzoo.entry import write_folder
-from nasgraph.modelzoo.names import Reference
+from nasgraph.modelzoo.names import Reference, check_name
 
 if TYPE_CHECKING:
     import mlflow
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "nasgraph-zoo"
 KIND_TAG = "nasgraph.kind"
+CARD_TAG = "nasgraph.card"
+EMBEDDING_TAG = "nasgraph.embedding"
 
 _SOURCE = re.compile(r"runs:/(?P<run>[A-Za-z0-9_-]+)/(?P<folder>zoo/[A-Za-z0-9-]+)", re.ASCII)
 _OURS = f"tags.`{KIND_TAG}` = 'model'"
 _ATTEMPTS = 20  # processes that add to one name compete for the next number
 _PAGE = 1000
+_RECENT = 100
+MAX_SERIES = 50
+"""Series of one run that are read; a search's own run has hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,16 @@ class Version:
         number: From 1.
         tags: All tags.
         source: Where its files are, in MLflow's words.
+        run_id: The run that it was made in.
+        changed_ms: When it was last changed, in milliseconds since 1970.
     """
 
     name: str
     number: int
     tags: Mapping[str, str]
     source: str
+    run_id: str = ""
+    changed_ms: int = 0
 
     def __str__(self) -> str:
         return f"version {self.number} of '{self.name}'"
@@ -71,17 +80,38 @@ class Registry:
 
     def newest(self) -> list[tuple[Version, tuple[tuple[str, int], ...]]]:
         """Every model at its newest version, with the aliases of all versions (name and number, sorted)."""
-        with self._refusals() as client:
-            versions = _pages(client.search_model_versions, filter_string=_OURS)
-            models = _pages(client.search_registered_models)
-        aliases = {
-            model.name: tuple(sorted((a, int(v)) for a, v in model.aliases.items())) for model in models
-        }
-        newest: dict[str, Version] = {}
-        for version in map(_version, versions):
+        aliases, newest = self.aliases(), dict[str, Version]()
+        for version in self.versions():
             if version.name not in newest or version.number > newest[version.name].number:
                 newest[version.name] = version
         return [(version, aliases.get(name, ())) for name, version in sorted(newest.items())]
+
+    def versions(self, name: str | None = None) -> list[Version]:
+        """All versions of one model, or of all, in no order."""
+        where = _OURS if name is None else f"name = '{check_name(name)}' AND {_OURS}"
+        with self._refusals() as client:
+            return [_version(found) for found in _pages(client.search_model_versions, filter_string=where)]
+
+    def changed_since(self, time_ms: int) -> list[Version]:
+        """Versions that were made or changed at a time or after it, in milliseconds since 1970. Cheap where there are few."""
+        found: list[Version] = []
+        token: str | None = None
+        with self._refusals() as client:
+            while True:
+                page = client.search_model_versions(
+                    _OURS, max_results=_RECENT, order_by=["last_updated_timestamp DESC"], page_token=token
+                )
+                fresh = [v for v in map(_version, page) if v.changed_ms >= time_ms]
+                found += fresh
+                token = page.token
+                if len(fresh) < len(page) or not token:
+                    return found
+
+    def aliases(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """Aliases of all models by name: alias and number of the version, sorted."""
+        with self._refusals() as client:
+            models = _pages(client.search_registered_models)
+        return {model.name: tuple(sorted((a, int(v)) for a, v in model.aliases.items())) for model in models}
 
     def find(self, wanted: Reference) -> Version | None:
         """The version that a reference names, by default the newest; None if there is none."""
@@ -111,6 +141,26 @@ class Registry:
         """Let an alias point at a version, and at no other."""
         with self._refusals() as client:
             client.set_registered_model_alias(version.name, alias, str(version.number))
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Let an alias point at nothing any more."""
+        with self._refusals() as client:
+            client.delete_registered_model_alias(name, alias)
+
+    def histories(self, run_id: str) -> dict[str, tuple[tuple[int, float], ...]]:
+        """Series of a run by name of the metric, such as learning curves: steps and values, by step."""
+        with self._refusals() as client:
+            names = sorted(client.get_run(run_id).data.metrics)
+            series = {name: client.get_metric_history(run_id, name) for name in names[:MAX_SERIES]}
+        return {
+            name: tuple(sorted((point.step, point.value) for point in points))
+            for name, points in series.items()
+        }
+
+    def experiment_of(self, run_id: str) -> str:
+        """The experiment of a run, by its number: part of the run's address in MLflow's pages."""
+        with self._refusals() as client:
+            return str(client.get_run(run_id).info.experiment_id)
 
     @contextmanager
     def files(self, version: Version, names: Mapping[str, int]) -> Iterator[Path]:
@@ -152,7 +202,14 @@ class Registry:
 
 
 def _version(found: "mlflow.entities.model_registry.ModelVersion") -> Version:
-    return Version(found.name, int(found.version), dict(found.tags), found.source or "")
+    return Version(
+        found.name,
+        int(found.version),
+        dict(found.tags),
+        found.source or "",
+        found.run_id or "",
+        int(found.last_updated_timestamp or found.creation_timestamp or 0),
+    )
 
 
 def _pages(search: Callable[..., Any], **conditions: str) -> list[Any]:
@@ -250,7 +307,6 @@ def _fetched(
                 f"Expected '{name}' of {version} to have at most {names[name]:,} bytes (got {sizes[name]:,})"
             )
         client.download_artifacts(run_id, f"{folder}/{name}", str(temporary))
-    found = next(
-        temporary.rglob("card.json"), None
-    )  # depending on the kind of store in a folder of its own or not
-    return temporary if found is None else found.parent
+    # Depending on the kind of store they are in a folder of their own or not.
+    found = (path for name in sorted(set(names) & set(sizes)) for path in temporary.rglob(name))
+    return next((path.parent for path in found), temporary)

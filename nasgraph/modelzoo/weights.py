@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nasgraph.errors import NasGraphError, ZooError
 from nasgraph.files import parse_json
+from nasgraph.modelzoo.packing import is_packed, unpack
 
 MAX_WEIGHTS_BYTES = 16 * 2**30
 MAX_HEADER_BYTES = 16 * 2**20
@@ -27,10 +28,10 @@ _DTYPES = {
 
 
 def read_weights(path: Path, module: nn.Module, *, sha256_expected: str) -> dict[str, Tensor]:
-    """Read the state of a module from a safetensors file.
+    """Read the state of a module from a safetensors file, packed or not.
 
-    Guaranteed: the bytes that were hashed are the bytes that were read; names, shapes and types are exactly those of
-    `module.state_dict()`; nothing is unpickled; no more memory is used than twice the size of the file.
+    Guaranteed: the bytes that were hashed, unpacked, are the bytes that were read; names, shapes and types are exactly those of
+    `module.state_dict()`; nothing is unpickled; no more memory is used than three times what the module needs.
 
     Args:
         path: The file.
@@ -46,7 +47,10 @@ def read_weights(path: Path, module: nn.Module, *, sha256_expected: str) -> dict
     """
     state = module.state_dict()
     expected_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    data = _bytes(path, most=min(expected_bytes + MAX_HEADER_BYTES + 8, MAX_WEIGHTS_BYTES))
+    most = min(expected_bytes + MAX_HEADER_BYTES + 8, MAX_WEIGHTS_BYTES)
+    data = _bytes(path, most=most)
+    if is_packed(data[:16]):
+        data = unpack(data, most=most)
     _refuse_pickle(data[:8], path)
     digest = sha256(data).hexdigest()
     if digest != sha256_expected:

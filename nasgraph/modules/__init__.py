@@ -6,6 +6,7 @@ from nasgraph.modules.build import (
     buffers_by_node,
     build,
     call_with,
+    constants_by_node,
     initial_buffers,
     initial_parameters,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "buffers_by_node",
     "build",
     "call_with",
+    "constants_by_node",
     "graph_to_source",
     "initial_buffers",
     "initial_parameters",

@@ -68,6 +68,11 @@ def buffers_by_node(buffers: Mapping[str, Tensor]) -> dict[int, BatchNormBuffers
     return {int(node): (mean, buffers[f"n{node}.running_var"]) for node, mean in means.items()}
 
 
+def constants_by_node(state: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """Values of constant nodes by node index, as a `RunContext` wants them, from a module's state. Tensors are shared."""
+    return {int(name[1:].split(".")[0]): tensor for name, tensor in state.items() if name.endswith(".value")}
+
+
 def _checked_constants(
     graph: ComputationalGraph, constants: Mapping[str, Tensor], *, device: torch.device
 ) -> dict[str, Tensor]:

@@ -13,15 +13,17 @@ from nasgraph.modelzoo import (
     ZooEntry,
     data_facts,
     draft_card,
-    measure_accuracy,
     write_entry,
 )
+from nasgraph.modelzoo.facts import measure_facts
 from nasgraph.pipeline.final import FinalModel
 from nasgraph.pipeline.run import Ingredients, node_config, train_config
-from nasgraph.search import SearchResult
-from nasgraph.spaces import Choice
+from nasgraph.search import SearchResult, TrialResult
+from nasgraph.spaces import Candidate, Choice
 
 LICENCE = "Apache-2.0"
+MAX_CHANGES = 3
+"""Choices that may differ for an earlier trial to count as the one that the winner came from."""
 
 
 def write_winner(
@@ -59,21 +61,45 @@ def write_winner(
         seed=final.evaluation.seed,
     )
     graph, state = final.candidate.graph, {k: v.cpu() for k, v in final.evaluation.state.items()}
-    splits = {"validation": parts.data.search.validation, "test": parts.data.test}
+    splits = {"validation": parts.data.search.validation.to("cpu"), "test": parts.data.test.to("cpu")}
+    facts = measure_facts(graph, state, splits, batch_size=final.eval_batch)
     card = replace(
         card,
-        measurements=tuple(
-            measure_accuracy(graph, state, split.to("cpu"), name, batch_size=final.eval_batch)
-            for name, split in splits.items()
-        ),
+        measurements=facts.measurements,
+        latencies=facts.latencies,
         scores=tuple(sorted(won.scores.items())),
         training=_training_facts(parts, final),
-        lineage=Lineage(
-            study=result.study, trial=won.number, run_id=run_of(won.number) or "", ghn=parts.ghn_name
-        ),
+        lineage=_lineage(won, result, run_id=run_of(won.number) or "", ghn=parts.ghn_name),
     )
     picture = draw_svg(graph, title=name).encode()
     return write_entry(folder, graph, state, card, picture=picture)
+
+
+def _lineage(won: TrialResult, result: SearchResult, *, run_id: str, ghn: str) -> Lineage:
+    """Where the winner came from, with the earlier trial that its architecture differs least from."""
+    lineage = Lineage(study=result.study, trial=won.number, run_id=run_id, ghn=ghn)
+    earlier = [trial for trial in result.trials if trial.number < won.number]
+    changes = {trial.number: changed_choices(trial.candidate, won.candidate) for trial in earlier}
+    nearest = min(earlier, key=lambda trial: (len(changes[trial.number]), -trial.number), default=None)
+    if nearest is None or not 1 <= len(changes[nearest.number]) <= MAX_CHANGES:
+        return lineage
+    return replace(
+        lineage,
+        parent_trial=nearest.number,
+        parent_fingerprint=nearest.candidate.graph.fingerprint,
+        mutation=changes[nearest.number],
+    )
+
+
+def changed_choices(before: Candidate, after: Candidate) -> tuple[tuple[str, str, str], ...]:
+    """Choices that differ between two architectures: name, before, after. An absent choice is an empty text."""
+    old, new = dict(before.architecture.choices), dict(after.architecture.choices)
+    names = dict.fromkeys((*new, *old))
+    return tuple(
+        (name, str(old.get(name, "")), str(new.get(name, "")))
+        for name in names
+        if old.get(name) != new.get(name)
+    )
 
 
 def _training_facts(parts: Ingredients, final: FinalModel) -> tuple[tuple[str, Choice], ...]:

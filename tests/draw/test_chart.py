@@ -185,3 +185,15 @@ def test_mistakes_are_refused() -> None:
         Line(label="half a band", x=(1.0,), y=(1.0,), low=(0.0,))
     with pytest.raises(ValueError, match="at most 6 lines"):
         chart(*(line(1.0) for _ in range(7)))
+
+
+def test_points_stand_alone_inside_the_frame() -> None:
+    line = Line(label="trials", x=(1.0, 2.0, 4.0), y=(0.5, float("nan"), 0.9), is_points=True)
+    svg = draw_chart(Chart(title="t", x_label="x", y_label="y", lines=(line,)))
+    dots = re.findall(r'<path class="ng-line ng-dots[^"]*"[^>]* d="([^"]*)"', svg)
+    assert dots[-1].count("h.1") == 2
+    frame = re.search(r'<clipPath id="[^"]*"><rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
+    assert frame is not None
+    places = [float(x) for x in re.findall(r"M([\d.]+) ", dots[-1])]
+    assert float(frame[1]) + 3 < min(places)
+    assert max(places) < float(frame[1]) + float(frame[2]) - 3

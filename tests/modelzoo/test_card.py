@@ -131,7 +131,7 @@ def test_an_unknown_field_is_refused_at_every_level(where: tuple[str | int, ...]
         ("name", "../../etc/passwd", "Expected a name"),
         ("created", "31.1.2026", "2026-01-31"),
         ("weights_sha256", "00", "64 hexadecimal"),
-        ("schema", "nasgraph/card/9", "nasgraph/card/1"),
+        ("schema", "nasgraph/card/9", "nasgraph/card/2"),
         ("kind", "ghn", "kind 'model'"),
         ("seed", "1", "seed"),
         ("num_parameters", 1.5, "num_parameters"),

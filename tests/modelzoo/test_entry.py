@@ -107,10 +107,13 @@ def _with_hash(folder: Path, weights: bytes) -> None:
     card = json.loads((folder / "card.json").read_text())
     card["weights_sha256"] = sha256(weights).hexdigest()
     (folder / "card.json").write_text(json.dumps(card))
+    from nasgraph.ir import read_graph
     from nasgraph.modelzoo import read_card
     from nasgraph.modelzoo.mlmodel import mlmodel_text
 
-    (folder / "MLmodel").write_text(mlmodel_text(read_card(folder / "card.json")))
+    (folder / "MLmodel").write_text(
+        mlmodel_text(read_card(folder / "card.json"), read_graph(folder / "graph.json"))
+    )
 
 
 def _flip_a_bit(folder: Path) -> None:

@@ -134,7 +134,9 @@ def test_export_is_a_verified_copy_that_is_not_written_over(
     exported = zoo.export("net", tmp_path / "out")
     assert exported.card == load_entry(tmp_path / "out").card == entry.card
     names = {file.name: file.read_bytes() for file in entry.path.iterdir()}
-    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == names
+    copied = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert {name: copied.pop(name) for name in names} == names
+    assert set(copied) <= {"thumbnail.svg", "embedding.json"}
     with pytest.raises(ZooError, match="--force"):
         zoo.export("net", tmp_path / "out")
     (tmp_path / "out" / "graph.json").write_text("damaged")

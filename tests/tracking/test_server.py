@@ -7,19 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
+from nasgraph.data import load_dataset
 from nasgraph.errors import TrackingError
 from nasgraph.mlflow_client import check_reachable, connect, default_tracking_uri
+from nasgraph.modelzoo import ZooEntry
+from nasgraph.modelzoo.store import Zoo
 from nasgraph.tracking import MlflowListener
+from tests.modelzoo.making import made_entry
+from tests.search.postgres import postgres_server
 from tests.tracking.searches import end, info, screened, trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-StartServer = Callable[[], "subprocess.Popen[bytes]"]
+StartServer = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def start(tmp_path: Path, port: int) -> Iterator[StartServer]:
     store = default_tracking_uri(tmp_path / "server")
     connect(store)
 
-    def begin() -> "subprocess.Popen[bytes]":
+    def begin(store: str = store) -> "subprocess.Popen[bytes]":
         words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
         words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         with (tmp_path / "server.log").open("ab") as log:
@@ -109,15 +114,28 @@ def test_a_search_survives_the_death_of_its_server_and_says_what_is_missing(
     assert client.get_run(again.run_id).info.status == "FINISHED"
 
 
-def test_the_zoo_works_over_http(start: StartServer, port: int, tmp_path: Path) -> None:
-    from nasgraph.data import load_dataset
-    from nasgraph.modelzoo.store import Zoo
-    from tests.modelzoo.making import made_entry
-
-    start()
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_the_zoo_works_over_http(start: StartServer, port: int, tmp_path: Path, backend: str) -> None:
     entry = made_entry(tmp_path / "entry", load_dataset("digits"))
-    zoo = Zoo(f"http://127.0.0.1:{port}")
-    zoo.add(entry.path, "net", aliases=["champion"])
+    with nullcontext() if backend == "sqlite" else postgres_server() as postgres:
+        if postgres is None:
+            start()
+        else:
+            start(postgres.url.replace("postgresql://", "postgresql+psycopg://"))
+        assert_zoo_works(Zoo(f"http://127.0.0.1:{port}"), entry, tmp_path)
+
+
+def assert_zoo_works(zoo: Zoo, entry: ZooEntry, tmp_path: Path) -> None:
+    zoo.add(entry.path, "net", aliases=["champion"], packed=True)
     assert [listing.card for listing in zoo.list_models("net")] == [entry.card]
     assert zoo.load("net@champion").card == entry.card
     zoo.export("net", tmp_path / "out")
+    zoo.add(entry.path, "net", aliases=["fastest"])
+    zoo.set_alias("net/2", "champion")
+    assert (
+        zoo.catalogue.row("net@champion").reference == zoo.catalogue.row("net@fastest").reference == "net/2"
+    )
+    assert zoo.catalogue.row("net/1").card == entry.card
+    assert zoo.graph("net/1") == entry.graph
+    assert (zoo.artifact("net/1", "thumbnail.svg") or b"").startswith(b"<svg")
+    assert zoo.artifact("net/1", "architecture.svg") == (entry.path / "architecture.svg").read_bytes()
