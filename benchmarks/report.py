@@ -13,6 +13,7 @@ from benchmarks.common import RESULTS
 from benchmarks.ghn.report import SECTIONS as GHN_SECTIONS
 from benchmarks.predictors.report import SECTIONS as PREDICTOR_SECTIONS
 from benchmarks.search.report import SECTIONS as SEARCH_SECTIONS
+from benchmarks.zoo.report import SECTIONS as ZOO_SECTIONS
 from nasgraph.files import write_text
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -198,6 +199,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     **GHN_SECTIONS,
     **PREDICTOR_SECTIONS,
     **SEARCH_SECTIONS,
+    **ZOO_SECTIONS,
 }
 
 

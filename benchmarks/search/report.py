@@ -9,17 +9,17 @@ from benchmarks.common import RESULTS
 NONE = "Not measured yet."
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def _load(name: str) -> dict[str, Any] | None:
+def load_result(name: str) -> dict[str, Any] | None:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _machine(result: Mapping[str, Any]) -> str:
+def machine(result: Mapping[str, Any]) -> str:
     facts = result["environment"]
     return f"{facts['processor']}, {facts['cores']} virtual cores, {facts['date']}"
 
@@ -35,7 +35,7 @@ def _percent(value: Mapping[str, Any]) -> str:
 
 
 def table_queries() -> str:
-    found = _load("search_table_queries")
+    found = load_result("search_table_queries")
     if found is None:
         return NONE
     rows = []
@@ -59,11 +59,11 @@ def table_queries() -> str:
     columns = (
         "table and query", "seeds", "queries to the best: median / largest", "found it", "report at 20", "at 45", "at 100", "at 250",
     )  # fmt: skip
-    return f"{_machine(found)}. File: `search_table_queries.json`.\n\n{_table(columns, rows)}"
+    return f"{machine(found)}. File: `search_table_queries.json`.\n\n{table(columns, rows)}"
 
 
 def strategies() -> str:
-    found = _load("search_strategies")
+    found = load_result("search_strategies")
     if found is None:
         return NONE
     rows = []
@@ -79,11 +79,11 @@ def strategies() -> str:
             ]
         )
     columns = ("strategy", "best at 50", "at 100", "at 200", "at 300", "median queries to 91.607", "found it")
-    return f"20 seeds. {_machine(found)}. File: `search_strategies.json`.\n\n{_table(columns, rows)}"
+    return f"20 seeds. {machine(found)}. File: `search_strategies.json`.\n\n{table(columns, rows)}"
 
 
 def hypervolume() -> str:
-    found = _load("search_strategies")
+    found = load_result("search_strategies")
     if found is None:
         return NONE
     rows = []
@@ -102,11 +102,11 @@ def hypervolume() -> str:
                     )
                 rows.append([device, population, counted, *cells])
     columns = ("device", "population of Optuna's", "counted", "at 100", "at 200", "at 400")
-    return f"{_machine(found)}. File: `search_strategies.json`.\n\n{_table(columns, rows)}"
+    return f"{machine(found)}. File: `search_strategies.json`.\n\n{table(columns, rows)}"
 
 
 def faults() -> str:
-    found = _load("search_faults")
+    found = load_result("search_faults")
     if found is None:
         return NONE
     columns = (
@@ -114,11 +114,11 @@ def faults() -> str:
         "trajectory as if never killed",
     )  # fmt: skip
     rows = [[row[name] for name in columns] for row in found["rows"]]
-    return f"{_machine(found)}. File: `search_faults.json`.\n\n{_table(columns, rows)}"
+    return f"{machine(found)}. File: `search_faults.json`.\n\n{table(columns, rows)}"
 
 
 def parallel() -> str:
-    found = _load("search_parallel")
+    found = load_result("search_parallel")
     if found is None:
         return NONE
     ratios = ", ".join(f"{ratio:.2f}" for ratio in found["speed-up"])
@@ -129,11 +129,11 @@ def parallel() -> str:
     drivers = found.get("speed-up of two searches on one database")
     if drivers:
         text += f" Two searches that share a study in PostgreSQL, over one: {', '.join(f'{ratio:.2f}' for ratio in drivers)}."
-    return f"{text} {_machine(found)}. File: `search_parallel.json`."
+    return f"{text} {machine(found)}. File: `search_parallel.json`."
 
 
 def graph_networks() -> str:
-    found = _load("gnn_search")
+    found = load_result("gnn_search")
     if found is None:
         return NONE
     rows = []
@@ -170,10 +170,40 @@ def graph_networks() -> str:
         "test accuracy",
         "winners trained again, test",
     )
-    return f"{_machine(found)}. File: `gnn_search.json`.\n\n{_table(columns, rows)}"
+    return f"{machine(found)}. File: `gnn_search.json`.\n\n{table(columns, rows)}"
+
+
+def cascade() -> str:
+    found = load_result("cascade")
+    if found is None:
+        return NONE
+    rows = []
+    for data, methods in found["data"].items():
+        for method, values in methods.items():
+            if "final test accuracy" not in values:
+                continue
+            key = "test: share of random search's CPU time until its accuracy"
+            shares = values.get(key, {}).get("each", [])
+            fifth = values.get("test: less that of random search, at 1/5 of its CPU time")
+            rows.append(
+                [
+                    data,
+                    method,
+                    values["seeds"],
+                    _spread(values["final test accuracy"], 3),
+                    ", ".join("never" if share is None else f"{share:.2f}" for share in shares),
+                    "" if fifth is None else f"{fifth['mean']:+.3f} ± {fifth['std']:.3f}",
+                ]
+            )
+    columns = (
+        "data", "method", "seeds", "final test accuracy", "share of random search's CPU until its accuracy, each seed",
+        "accuracy at 1/5 of its CPU, less its final one",
+    )  # fmt: skip
+    return f"{machine(found)}. File: `cascade.json`.\n\n{table(columns, rows)}"
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {
+    "cascade": cascade,
     "search tables": table_queries,
     "strategies": strategies,
     "hypervolume": hypervolume,

@@ -16,7 +16,7 @@ import numpy as np
 from nasgraph.errors import ConfigError, UnknownNameError, ZooError
 from nasgraph.modelzoo.builtin import BuiltinEntry, Kind, builtin_entries
 from nasgraph.modelzoo.card import ModelCard, card_from_json, card_to_json, read_card
-from nasgraph.modelzoo.extras import Vector, read_embedding_tag, shipped_encoder
+from nasgraph.modelzoo.extras import Vector, encoder_digest, read_embedding_tag
 from nasgraph.modelzoo.names import Reference, parse_reference
 from nasgraph.modelzoo.registry import CARD_TAG, EMBEDDING_TAG, Registry, Version
 
@@ -30,6 +30,9 @@ Sort = Literal[
 ]
 SORTS: tuple[str, ...] = get_args(Sort)
 FULL_EVERY_S = 30.0
+_SHARE_OF_READING = 30
+"""Reading everything takes at most one part in so many of the time."""
+_MAX_SUGGESTED = 300
 _OVERLAP_MS = 2000
 """Changes are asked for from a little before the last known one: two may bear the same time."""
 
@@ -167,7 +170,8 @@ class Catalogue:
     Args:
         zoo: The zoo.
         full_every_s: Seconds after which `refresh` reads everything again, which is when aliases that others set, and entries
-            that others deleted, are noticed. New versions are noticed by every `refresh`.
+            that others deleted, are noticed; longer where reading everything takes long. New versions are noticed by every
+            `refresh`.
     """
 
     def __init__(self, zoo: "Zoo", *, full_every_s: float = FULL_EVERY_S) -> None:
@@ -206,10 +210,12 @@ class Catalogue:
             if not self._registry.exists:
                 return False
             now = self._now
-            if full or time.monotonic() - self._read_at > self._full_every_s:
+            started = time.monotonic()
+            if full or started - self._read_at > self._full_every_s:
                 versions = {(v.name, v.number): v for v in self._registry.versions()}
                 aliases = self._registry.aliases()
                 self._read_at = time.monotonic()
+                self._full_every_s = max(self._full_every_s, _SHARE_OF_READING * (self._read_at - started))
             else:
                 latest = max((v.changed_ms for v in now.versions.values()), default=0)
                 changed = {(v.name, v.number): v for v in self._registry.changed_since(latest - _OVERLAP_MS)}
@@ -244,7 +250,11 @@ class Catalogue:
             wanted = Reference(wanted.name, version=numbers.get(wanted.alias, 0))
         row = now.by_reference.get(str(wanted))
         if row is None:
-            raise UnknownNameError("model in the zoo", str(reference), sorted({row.name for row in now.rows}))
+            alike = {row.name for row in now.newest if row.name[:2].lower() == wanted.name[:2].lower()}
+            some = alike or {
+                row.name for row in now.newest[:_MAX_SUGGESTED]
+            }  # comparing with thousands is slow
+            raise UnknownNameError("model in the zoo", str(reference), sorted(some)[:_MAX_SUGGESTED])
         return row
 
     def embeddings(self) -> tuple[tuple[Row, ...], Vector]:
@@ -289,8 +299,8 @@ def _row(version: Version, aliases: tuple[str, ...]) -> Row:
         card = card_from_json(text, source=reference)
     except ZooError as error:
         _logger.warning("%s", error)
-    encoder = shipped_encoder() if EMBEDDING_TAG in version.tags else None
-    vector = None if encoder is None else read_embedding_tag(version.tags[EMBEDDING_TAG], encoder=encoder[1])
+    encoder = encoder_digest() if EMBEDDING_TAG in version.tags else None
+    vector = None if encoder is None else read_embedding_tag(version.tags[EMBEDDING_TAG], encoder=encoder)
     return Row(
         reference=reference,
         name=version.name,

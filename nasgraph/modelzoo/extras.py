@@ -3,6 +3,7 @@
 import base64
 import math
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,15 +35,26 @@ def extras_of(graph: ComputationalGraph) -> dict[str, bytes]:
 
 
 @cache
+def encoder_digest() -> str | None:
+    """The sha256 of the weights of the encoder of architectures that an installed package ships; None if there is none."""
+    folder = _encoder_folder()
+    return None if folder is None else str(document(folder / "config.json").get("sha256"))
+
+
+@cache
 def shipped_encoder() -> "tuple[ArchitectureEncoder, str] | None":
     """The encoder of architectures that an installed package ships, and the sha256 of its weights; None if there is none."""
-    for entry in builtin_entries().values():
-        if entry.kind == "architecture-encoder":
-            from nasgraph.retrieve import load_encoder
+    folder, digest = _encoder_folder(), encoder_digest()
+    if folder is None or digest is None:
+        return None
+    from nasgraph.retrieve import load_encoder
 
-            digest = document(entry.path / "config.json").get("sha256")
-            return load_encoder(entry.path), str(digest)
-    return None
+    return load_encoder(folder), digest
+
+
+def _encoder_folder() -> Path | None:
+    found = (entry.path for entry in builtin_entries().values() if entry.kind == "architecture-encoder")
+    return next(found, None)
 
 
 def embedding_file(vector: Vector, *, encoder: str) -> bytes:

@@ -65,6 +65,6 @@ def rank_for_data(
 
 
 def _candidate(reference: str, entry: ZooEntry) -> Candidate:
-    data = entry.card.data
-    normalisation = None if data is None else data.normalisation
-    return candidate_from_graph(reference, entry.graph, dict(entry.state), normalisation=normalisation)
+    """Inputs are normalised by the query's own mean and deviation, as preparing it would: a card's constants are in the units of
+    the model's data, such as 0 to 16 in bytes."""
+    return candidate_from_graph(reference, entry.graph, dict(entry.state), normalisation=None)

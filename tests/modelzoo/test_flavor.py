@@ -37,6 +37,7 @@ def test_mlflow_loads_an_entry_without_a_warning_and_predicts_the_same_bits(
 
 
 def test_raw_inputs_are_normalised_only_if_asked_for(entry: ZooEntry, digits: DataSet) -> None:
+    assert entry.card.data is not None
     constants = entry.card.data.normalisation
     prepared = digits.test.inputs[:20]
     raw = (prepared * constants.std[0] + constants.mean[0]) / constants.scale
