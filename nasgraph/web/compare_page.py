@@ -51,6 +51,9 @@ class Line:
         return len({cell.text for cell in self.cells}) > 1
 
 
+MAX_OFFERED = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """Facts of one kind; those that differ come first."""
@@ -59,8 +62,16 @@ class Section:
     lines: tuple[Line, ...]
 
 
+def _choose_other(context: WebContext, request: Request, reference: str) -> Response:
+    """The page that asks what one model is compared with: other versions of it first, then models for the same data."""
+    row = find_row(context, reference)
+    models = [other for other in context.current().all_rows if other.card is not None and other is not row]
+    models.sort(key=lambda other: (other.name != row.name, other.data != row.data, other.reference))
+    return context.page(request, "compare_with.html", {"row": row, "others": models[:MAX_OFFERED]})
+
+
 def routes(context: WebContext) -> APIRouter:
-    """`/compare?with=a&with=b/2`."""
+    """`/compare?with=a&with=b/2`; with one model only it asks for the other."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/compare")
@@ -68,6 +79,8 @@ def routes(context: WebContext) -> APIRouter:
         references = list(
             dict.fromkeys(text.strip() for text in request.query_params.getlist("with") if text.strip())
         )
+        if len(references) == 1:
+            return _choose_other(context, request, references[0])
         if not 2 <= len(references) <= MOST:
             raise BadRequestError(
                 f"Tick 2 to {MOST} different models in the table to compare them (got {len(references)})"

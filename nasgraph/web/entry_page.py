@@ -207,7 +207,7 @@ def predictions_of(card: ModelCard) -> list[tuple[str, str, str, str]]:
     """
     rows = []
     for name, score in card.scores:
-        split = next((split for mark, split in _SPLITS.items() if mark in name), "")
+        split = next((split for mark, split in _SPLITS.items() if mark in name), _SPLIT_OF_GHN.get(name, ""))
         measured = card.measured(split, "accuracy") if split and "accuracy" in name else None
         if measured is None:
             rows.append((name, words.plain_number(score), "", ""))
@@ -223,6 +223,9 @@ def predictions_of(card: ModelCard) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+_SPLIT_OF_GHN: Mapping[str, str] = {
+    "ghn_accuracy": "validation"
+}  # with predicted weights, on validation data
 _SPLITS: Mapping[str, str] = {"val": "validation", "test": "test", "train": "train"}
 
 

@@ -109,7 +109,7 @@ def test_the_page_shows_all_choices_of_all(client: TestClient, zoo: Zoo) -> None
 @pytest.mark.parametrize(
     ("address", "status"),
     [
-        ("", 400), ("with=small", 400), ("with=small&with=small", 400), ("with=small&with=", 400),
+        ("", 400),
         ("with=a&with=b&with=c&with=d&with=e", 400), ("with=small&with=ghn-digits", 400), ("with=small&with=no-such", 404), ("with=small&with=../x", 400),
     ],
 )  # fmt: skip
@@ -182,3 +182,13 @@ def test_similar_entries_of_a_real_zoo_do_not_contain_the_entry_itself(client: T
     assert len([e for e in page.all("a") if e.words == "compare"]) == 4
     assert client.get("/similar/ghn-digits").status_code == 409
     assert client.get("/api/similar/convnet-0?most=0").status_code == 400
+
+
+@pytest.mark.parametrize("address", ["with=small", "with=small&with=small", "with=small&with="])
+def test_one_model_asks_for_the_other(client: TestClient, zoo: Zoo, address: str) -> None:
+    page = Page(client.get(f"/compare?{address}").text)
+    offered = [option.attributes["value"] for option in page.all("option")]
+    models = [row.reference for row in zoo.catalogue.all_rows if row.card is not None]
+    assert set(offered) == set(models) - {zoo.catalogue.row("small").reference}
+    found = client.get("/compare", params={"with": ["small", offered[0]]})
+    assert found.status_code == 200
