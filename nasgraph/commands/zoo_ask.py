@@ -33,6 +33,7 @@ def similar(
         ),
     ],
     most: MostOption = 10,
+    text: Annotated[str, typer.Option("--text", help="Only models whose card has all these words.")] = "",
     data: Annotated[str | None, typer.Option("--data", help="Only models of this data set.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only models of this search space.", show_default=False)] = None,
     max_parameters: Annotated[
@@ -50,7 +51,7 @@ def similar(
 
     output, zoo = Output(json_mode=json), Zoo(tracking_uri)
     asked = _architecture(zoo, target, input_shape=input_shape, classes=classes)
-    found = zoo.similar(asked, most=most, data=data, space=space, max_parameters=max_parameters)
+    found = zoo.similar(asked, most=most, text=text, data=data, space=space, max_parameters=max_parameters)
     reasons = [_reason(zoo, asked, one.row.reference) if explain else "" for one in found]
     if not json:
         columns = ["name", "similarity", "data", "space", "test accuracy", "parameters"] + [

@@ -22,6 +22,7 @@ from nasgraph.modelzoo.registry import CARD_TAG, EMBEDDING_TAG, Registry, Versio
 
 if TYPE_CHECKING:
     from nasgraph.modelzoo.store import Zoo
+    from nasgraph.retrieve.index import EmbeddingIndex
 
 _logger = logging.getLogger(__name__)
 
@@ -180,6 +181,7 @@ class Catalogue:
         self._read_at = -float("inf")
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int], Row] = {}
+        self._index: tuple[_Snapshot, tuple[Row, ...], EmbeddingIndex] | None = None
         self._builtin = tuple(_builtin_row(entry) for entry in builtin_entries().values())
         self._now = _snapshot({}, {}, self._builtin, self._known)
         self.refresh()
@@ -257,11 +259,19 @@ class Catalogue:
             raise UnknownNameError("model in the zoo", str(reference), sorted(some)[:_MAX_SUGGESTED])
         return row
 
-    def embeddings(self) -> tuple[tuple[Row, ...], Vector]:
-        """Newest models that have an embedding, and the embeddings `[rows, dimensions]`."""
-        rows = tuple(row for row in self.rows if row.embedding is not None)
-        vectors = [row.embedding for row in rows if row.embedding is not None]
-        return rows, np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
+    def index(self) -> "tuple[tuple[Row, ...], EmbeddingIndex]":
+        """Newest models that have an embedding, and the index that finds the nearest of them. Made when it is first asked for,
+        and again when the catalogue has changed."""
+        now = self._now
+        with self._lock:
+            if self._index is None or self._index[0] is not now:
+                from nasgraph.retrieve.index import EmbeddingIndex
+
+                rows = tuple(row for row in now.newest if row.embedding is not None)
+                vectors = [row.embedding for row in rows if row.embedding is not None]
+                made = EmbeddingIndex.of(np.stack(vectors) if vectors else np.zeros((0, 1), np.float32))
+                self._index = (now, rows, made)
+            return self._index[1], self._index[2]
 
 
 def ordered(rows: Iterable[Row], sort: str, *, descending: bool) -> tuple[Row, ...]:

@@ -11,6 +11,7 @@ from nasgraph.ir import ComputationalGraph
 from nasgraph.modelzoo.card import ModelCard
 from nasgraph.modelzoo.catalogue import Catalogue, Query, Row
 from nasgraph.modelzoo.extras import Vector, shipped_encoder
+from nasgraph.retrieve.index import EmbeddingIndex
 
 if TYPE_CHECKING:
     from nasgraph.modelzoo.store import Zoo
@@ -81,20 +82,26 @@ def find_similar(
     own = catalogue.row(architecture) if isinstance(architecture, str) else None
     graph = zoo.graph(own.reference) if own is not None else architecture
     assert isinstance(graph, ComputationalGraph)
-    rows = [
-        row
-        for row in catalogue.query(where)
-        if row.card is not None and (own is None or row.name != own.name)
-    ]
-    rows, vectors = _embedded(zoo, rows)
+    vector = encoder.embed([graph])[0]
+    if where == Query():
+        rows, index = catalogue.index()
+        if len(rows) == sum(row.card is not None for row in catalogue.rows):  # as a rule
+            return _nearest(rows, index, vector, own, most)
+    admitted = [row for row in catalogue.query(where) if row.card is not None]
+    kept, vectors = _embedded(zoo, admitted)
+    return _nearest(kept, EmbeddingIndex.of(vectors, kind="exact"), vector, own, most)
+
+
+def _nearest(
+    rows: Sequence[Row], index: EmbeddingIndex, vector: Vector, own: Row | None, most: int
+) -> tuple[Similar, ...]:
+    """The nearest rows, but for the one that was asked for; those of equal score by name."""
     if not rows:
         return ()
-    query = encoder.embed([graph])[0]
-    scores = vectors @ (query / np.linalg.norm(query))
-    best = sorted(range(len(rows)), key=lambda place: (-round(float(scores[place]), 6), rows[place].name))[
-        :most
-    ]
-    return tuple(Similar(rows[place], float(scores[place])) for place in best)
+    scores, places = index.search(vector[None], most + (own is not None))
+    found = [Similar(rows[place], float(score)) for score, place in zip(scores[0], places[0], strict=True)]
+    others = [one for one in found if own is None or one.row.name != own.name]
+    return tuple(sorted(others, key=lambda one: (-round(one.score, 6), one.row.name))[:most])
 
 
 def _embedded(zoo: "Zoo", rows: Sequence[Row]) -> tuple[list[Row], Vector]:

@@ -33,9 +33,12 @@ from nasgraph.modelzoo.registry import CARD_TAG, EMBEDDING_TAG, Registry, Versio
 from nasgraph.modelzoo.weights import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nasgraph.data import DataSet
     from nasgraph.modelzoo.catalogue import Catalogue
     from nasgraph.modelzoo.questions import Comparison, Similar
+    from nasgraph.modules.trace import ExampleInputs
     from nasgraph.retrieve.behaviour import QueryData, RankedModel
 
 _logger = logging.getLogger(__name__)
@@ -267,9 +270,11 @@ class Zoo:
 
     def similar(
         self,
-        architecture: str | ComputationalGraph,
+        architecture: "str | ComputationalGraph | nn.Module",
         *,
+        example_inputs: "ExampleInputs | None" = None,
         most: int = 10,
+        text: str = "",
         data: str | None = None,
         space: str | None = None,
         max_parameters: int | None = None,
@@ -277,20 +282,29 @@ class Zoo:
         """Models whose architecture is most like another, the most similar first.
 
         Args:
-            architecture: An entry by its reference, or any graph, such as that of a traced module.
+            architecture: An entry by its reference, any graph, or any torch module.
+            example_inputs: Of a module; see `nasgraph.modules.trace`.
             most: Length of the answer.
+            text: Only models whose card has all these words.
             data: Only models of this data set.
             space: Only models of this search space.
             max_parameters: Only models with so many parameters at most.
 
         Raises:
             UnknownNameError: If there is no such entry.
-            ZooError: If no encoder of architectures is installed.
+            ZooError: If no encoder of architectures is installed, or a module comes without example inputs.
+            TraceError: If the module cannot be traced.
         """
         from nasgraph.modelzoo.catalogue import Query
         from nasgraph.modelzoo.questions import find_similar
 
-        where = Query(data=data, space=space, max_parameters=max_parameters)
+        if not isinstance(architecture, str | ComputationalGraph):
+            from nasgraph.modules import trace
+
+            if example_inputs is None:
+                raise ZooError("Expected 'example_inputs' with a module, to trace it")
+            architecture = trace(architecture, example_inputs).graph
+        where = Query(text=text, data=data, space=space, max_parameters=max_parameters)
         self.catalogue.refresh()
         return find_similar(self, self.catalogue, architecture, most=most, where=where)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from nasgraph.errors import ConfigError, UnknownNameError, ZooError
@@ -138,6 +139,14 @@ def test_similar_architectures_come_with_their_score(zoo: Zoo, entry: ZooEntry) 
     by_graph = zoo.similar(entry.graph)
     assert [similar.row.name for similar in by_graph] == ["plain", "quick"]
     assert zoo.similar(entry.graph, data="cifar10") == ()
+    assert [similar.row.name for similar in zoo.similar(entry.graph, text="mit quick")] == ["quick"]
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
+    )
+    by_module = zoo.similar(module, example_inputs=torch.zeros(2, 1, 8, 8), most=1)
+    assert by_module[0].score < by_graph[0].score
+    with pytest.raises(ZooError, match="example_inputs"):
+        zoo.similar(module)
     for row in zoo.catalogue.rows:
         if row.embedding is not None:
             assert np.linalg.norm(row.embedding) == pytest.approx(1, abs=1e-5)
