@@ -128,7 +128,7 @@ def measure(size: int, vectors: Floats, queries: Floats, *, source: str) -> dict
     row["hnsw_memory_mb"] = rss_mb() - before
     graph = hnsw._graph
     assert graph is not None
-    default, curve = module._search_breadth(size), []
+    default, curve = module._SEARCH_BREADTH, []
     for breadth in sorted({64, 96, 128, 160, 192, 256, default}):
         graph.hnsw.efSearch = breadth
         milliseconds, found = singles(hnsw, queries)
