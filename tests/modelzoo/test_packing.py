@@ -231,7 +231,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(data: st.DataObject) -> No
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(packed) - 1) | st.integers(0, 200))
         packed[place] = data.draw(st.integers(0, 255))
-    _refused_or_equal(bytes(packed), base)
+    assert_refused_or_equal(bytes(packed), base)
 
 
 @settings(max_examples=200)
@@ -254,7 +254,7 @@ def test_whatever_follows_a_header_is_refused(body: bytes, num_chunks: int, size
         unpack(forged, most=2**63)
 
 
-def _refused_or_equal(packed: bytes, base: bytes | None) -> None:
+def assert_refused_or_equal(packed: bytes, base: bytes | None) -> None:
     with suppress(ZooError):
         assert unpack(packed, most=len(SMALL), base=base) == SMALL
 

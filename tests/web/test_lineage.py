@@ -150,7 +150,7 @@ def test_the_difference_from_the_closest_trial_is_found_in_its_study(
 # ---- differences
 
 
-def check(before: ComputationalGraph, after: ComputationalGraph) -> None:
+def assert_a_difference(before: ComputationalGraph, after: ComputationalGraph) -> None:
     """Every node of both is accounted for once."""
     found = graph_difference(before, after)
     assert found is not None
@@ -173,7 +173,7 @@ def test_a_graph_does_not_differ_from_itself(graph: ComputationalGraph) -> None:
 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_every_node_is_kept_changed_added_or_removed_once(first: int, second: int) -> None:
-    check(tangled(12 + first % 9, seed=first), tangled(12 + second % 9, seed=second))
+    assert_a_difference(tangled(12 + first % 9, seed=first), tangled(12 + second % 9, seed=second))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -181,7 +181,7 @@ def test_mutants_differ_in_few_nodes(seed: int) -> None:
     space = load_space("convnet", input_shape=(1, 8, 8), num_classes=10)
     candidate = sample(space, generator(seed))
     mutant = mutate(space, candidate.architecture, generator(seed, "mutant"))
-    check(candidate.graph, mutant.graph)
+    assert_a_difference(candidate.graph, mutant.graph)
 
 
 def chain(*kernels: int) -> ComputationalGraph:

@@ -1,18 +1,17 @@
 """Curve networks on disk: `weights.safetensors` beside `config.json`. Nothing is ever unpickled."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from nasgraph.errors import CheckpointError, ConfigError, NasGraphError
-from nasgraph.files import Json, read_json, sha256_of, write_json
-from nasgraph.hyper.checkpoint import check_state, load_tensors, save_tensors
+from nasgraph.files import Json
+from nasgraph.hyper.checkpoint import WEIGHTS, check_state
+from nasgraph.hyper.network_folder import read_config, read_description, read_weights_of, write_network
 from nasgraph.predict.curves.network import CurveNetwork, CurveNetworkConfig
 
 SCHEMA = "nasgraph/curves/1"
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
 
 def save_curve_network(network: CurveNetwork, folder: Path, *, recipe: Mapping[str, Json]) -> None:
@@ -23,14 +22,8 @@ def save_curve_network(network: CurveNetwork, folder: Path, *, recipe: Mapping[s
         folder: Where; created if missing.
         recipe: How it was trained: prior, settings, seed, time, versions. Kept as it is.
     """
-    save_tensors(folder / WEIGHTS, network.state_dict())
-    config: dict[str, Json] = {
-        "schema": SCHEMA,
-        "config": asdict(network.config),
-        "recipe": dict(recipe),
-        "sha256": sha256_of(folder / WEIGHTS),
-    }
-    write_json(folder / CONFIG, config)
+    facts: dict[str, Json] = {"config": asdict(network.config)}
+    write_network(folder, network.state_dict(), facts, schema=SCHEMA, recipe=recipe)
 
 
 def load_curve_network(folder: Path) -> CurveNetwork:
@@ -39,42 +32,12 @@ def load_curve_network(folder: Path) -> CurveNetwork:
     Raises:
         CheckpointError: If a file is missing, damaged or foreign, the checksum differs, or tensors do not fit.
     """
-    try:
-        document = read_json(folder / CONFIG)
-    except NasGraphError as error:
-        raise CheckpointError(f"No curve network in '{folder}': {error}") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise CheckpointError(f"Expected '{folder / CONFIG}' to have schema '{SCHEMA}'")
-    config = _config(document.get("config"), source=folder / CONFIG)
-    try:
-        found = sha256_of(folder / WEIGHTS)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read '{folder / WEIGHTS}': {error.strerror or error}") from error
-    if found != document.get("sha256"):
-        raise CheckpointError(
-            f"The checksum of '{folder / WEIGHTS}' differs from the recorded one: damaged or changed"
-        )
-    tensors = load_tensors(folder / WEIGHTS)
+    document = read_description(folder, schema=SCHEMA, what="curve network")
+    config = read_config(folder, document.get("config"), CurveNetworkConfig)
+    tensors = read_weights_of(folder, document)
     with torch.device("meta"):  # so that absurd sizes in a foreign file claim no memory
         check_state(CurveNetwork(config), tensors, source=folder / WEIGHTS)
     with torch.device("meta"):
         network = CurveNetwork(config)
     network.load_state_dict(tensors, assign=True)
     return network.eval()
-
-
-def _config(value: Json, *, source: Path) -> CurveNetworkConfig:
-    known = {field.name for field in fields(CurveNetworkConfig)}
-    if not isinstance(value, dict) or set(value) != known:
-        raise CheckpointError(
-            f"Expected 'config' in '{source}' to have exactly the fields {', '.join(sorted(known))}"
-        )
-    sizes: dict[str, int] = {}
-    for name, size in value.items():
-        if type(size) is not int:
-            raise CheckpointError(f"Expected '{name}' in '{source}' to be an integer (got {size!r:.40})")
-        sizes[name] = size
-    try:
-        return CurveNetworkConfig(**sizes)
-    except ConfigError as error:
-        raise CheckpointError(f"{source}: {error}") from error

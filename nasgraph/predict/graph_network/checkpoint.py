@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nasgraph.errors import CheckpointError, ConfigError, NasGraphError
-from nasgraph.files import Json, read_json, sha256_of, write_json
-from nasgraph.hyper.checkpoint import CONFIG, WEIGHTS, check_state, load_tensors, save_tensors
+from nasgraph.errors import CheckpointError, ConfigError
+from nasgraph.files import Json
+from nasgraph.hyper.checkpoint import CONFIG, WEIGHTS, check_state
+from nasgraph.hyper.network_folder import read_description, read_weights_of, write_network
 from nasgraph.predict.graph_network.inputs import NODE_FEATURES
 from nasgraph.predict.graph_network.network import GraphNetwork, NetworkConfig
 from nasgraph.predict.graph_network.path_features import PathFeatures
@@ -32,18 +33,14 @@ def save_pretrained(predictor: PretrainedPredictor, folder: Path, *, recipe: Map
     for index, memory in enumerate(predictor.memory):
         tensors[f"memory.{index}.columns"] = torch.from_numpy(memory.columns_LK)
         tensors[f"memory.{index}.scores"] = torch.from_numpy(memory.scores_L)
-    save_tensors(folder / WEIGHTS, tensors)
-    config: dict[str, Json] = {
-        "schema": SCHEMA,
+    facts: dict[str, Json] = {
         "networks": [_network_json(network.config) for network in predictor.networks],
         "memory": [memory.name for memory in predictor.memory],
         "seed": predictor.seed,
         "columns": list(PathFeatures().names),
         "node_features": list(NODE_FEATURES),
-        "recipe": dict(recipe),
-        "sha256": sha256_of(folder / WEIGHTS),
     }
-    write_json(folder / CONFIG, config)
+    write_network(folder, tensors, facts, schema=SCHEMA, recipe=recipe)
 
 
 def load_pretrained(folder: Path) -> tuple[PretrainedPredictor, dict[str, Json]]:
@@ -61,7 +58,7 @@ def load_pretrained(folder: Path) -> tuple[PretrainedPredictor, dict[str, Json]]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"Expected 'memory' in '{source}' to be a list of names")
     configs = _network_configs(document.get("networks"), source=source)
-    tensors = _checked_tensors(folder / WEIGHTS, document.get("sha256"))
+    tensors = read_weights_of(folder, document)
     networks = tuple(
         _network(config, _part(tensors, f"network.{index}."), source=folder / WEIGHTS)
         for index, config in enumerate(configs)
@@ -76,27 +73,12 @@ def load_pretrained(folder: Path) -> tuple[PretrainedPredictor, dict[str, Json]]
 
 
 def _document(folder: Path) -> dict[str, Json]:
-    try:
-        document = read_json(folder / CONFIG)
-    except NasGraphError as error:
-        raise CheckpointError(f"No pre-trained predictor in '{folder}': {error}") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise CheckpointError(f"Expected '{folder / CONFIG}' to have schema '{SCHEMA}'")
+    document = read_description(folder, schema=SCHEMA, what="pre-trained predictor")
     if document.get("columns") != list(PathFeatures().names) or document.get("node_features") != list(
         NODE_FEATURES
     ):
         raise CheckpointError(f"The predictor in '{folder}' reads other features than this version")
     return document
-
-
-def _checked_tensors(path: Path, checksum: Json) -> dict[str, Tensor]:
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read '{path}': {error.strerror or error}") from error
-    if found != checksum:
-        raise CheckpointError(f"The checksum of '{path}' differs from the recorded one: damaged or changed")
-    return load_tensors(path)
 
 
 def _network_json(config: NetworkConfig) -> dict[str, Json]:

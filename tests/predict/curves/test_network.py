@@ -176,7 +176,7 @@ def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     for change, message in (
         ({"schema": "other"}, "schema"),
         ({"config": {"dim": 16}}, "exactly the fields"),
-        ({"config": document["config"] | {"dim": "16"}}, "to be an integer"),
+        ({"config": document["config"] | {"dim": "16"}}, "to be of type int"),
         ({"config": document["config"] | {"num_heads": 3}}, "divide"),
         ({"config": document["config"] | {"dim": 32}}, "shape"),
         ({"sha256": "0" * 64}, "checksum"),

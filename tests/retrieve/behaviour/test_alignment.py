@@ -95,7 +95,7 @@ def test_damaged_and_foreign_files_are_refused(trained: Alignment, tmp_path: Pat
         ("nasgraph/alignment/1", "other/1", "schema"),
         ("nasgraph/scattering/1", "other/1", "train it anew"),
         ('"hidden_dim": 16', '"hidden_dim": 17', "shape"),
-        ('"hidden_dim": 16', '"hidden_dim": "x"', "whole numbers"),
+        ('"hidden_dim": 16', '"hidden_dim": "x"', "to be of type int"),
         ('"hidden_dim": 16', '"hidden_dim": 0', "hidden_dim"),
         ('"hidden_dim": 16', '"other": 16', "exactly the fields"),
     ):
