@@ -231,11 +231,15 @@ def test_page_numbers() -> None:
     assert neighbours(3, 4) == [1, 2, 3, 4]
 
 
-def test_ten_thousand_rows_are_filtered_in_a_fraction_of_a_second(crowded: TestClient) -> None:
+def test_filtering_ten_thousand_rows_costs_little_more_than_showing_them(crowded: TestClient) -> None:
+    def seconds(*addresses: str) -> float:
+        times = []
+        for address in addresses:
+            started = time.process_time()
+            assert crowded.get(address, headers={"hx-request": "true"}).status_code == 200
+            times.append(time.process_time() - started)
+        return min(times)
+
     crowded.get("/")
-    times = []
-    for word in ("wide", "deep vit", "quick-darts", "nothing"):
-        started = time.process_time()
-        assert crowded.get(f"/?q={word}", headers={"hx-request": "true"}).status_code == 200
-        times.append(time.process_time() - started)
-    assert min(times) < 0.5  # measured by benchmarks/zoo/web_speed.py; here only that nothing is quadratic
+    shown = seconds("/?sort=name", "/?sort=created", "/?sort=data")
+    assert seconds("/?q=wide", "/?q=deep vit", "/?q=quick-darts", "/?q=nothing") < 5 * shown
