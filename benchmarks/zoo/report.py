@@ -66,7 +66,7 @@ def index_speed() -> str:
         "build, s", "memory, MB",
     )  # fmt: skip
     links = found["settings"]["links"]
-    return f"{machine(found)}, one thread, CPU time, 128 dimensions, M = {links}..\n\n{table(columns, rows)}"
+    return f"{machine(found)}, one thread, CPU time, 128 dimensions, M = {links}.\n\n{table(columns, rows)}"
 
 
 def model_retrieval() -> str:
