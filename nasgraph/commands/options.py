@@ -41,6 +41,7 @@ SpaceOption = Annotated[
 InputShapeOption = Annotated[
     str, typer.Option("--input-shape", metavar="INT,..", help="Shape of one example, such as 3,32,32.")
 ]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
 ClassesOption = Annotated[int, typer.Option("--classes", min=1, help="Number of classes.")]
 
 

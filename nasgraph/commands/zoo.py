@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasgraph.commands import zoo_add, zoo_ask, zoo_out, zoo_serve, zoo_soup
-from nasgraph.commands.options import DataDirOption, JsonOption, TrackingUriOption
+from nasgraph.commands.options import DataDirOption, JsonOption, NameArgument, TrackingUriOption
 from nasgraph.errors import NasGraphError, ZooError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ app.command("measure")(zoo_out.measure)
 app.command("export")(zoo_out.export)
 app.command("push-hub")(zoo_out.push_hub)
 app.command("serve")(zoo_serve.serve)
-
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
 
 _NOUNS = {
     "ghn": "a graph hypernetwork",

@@ -7,9 +7,14 @@ from typing import Annotated, get_args
 
 import typer
 
-from nasgraph.commands.options import DataDirOption, JsonOption, TrackingUriOption, WrongUsageError
+from nasgraph.commands.options import (
+    DataDirOption,
+    JsonOption,
+    NameArgument,
+    TrackingUriOption,
+    WrongUsageError,
+)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model: NAME, NAME/VERSION or NAME@ALIAS.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 

@@ -53,6 +53,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+    # Offsets that lead nowhere are an OSError or a ValueError, a version of the format that zipfile does not read is the last.
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
         raise DataError("Expected a .npz archive as numpy.savez writes it: this is no archive") from error
     total = sum(member.file_size for member in members)
