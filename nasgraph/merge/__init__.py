@@ -1,4 +1,4 @@
-"""Making one network of several of one architecture: symmetries, alignment, interpolation, soups, arithmetic on weights."""
+"""Making one network of several of one architecture: alignment, interpolation, soups, arithmetic on weights."""
 
 from nasgraph.merge.align import Alignment, align, match_weights
 from nasgraph.merge.entries import MAX_BARRIER, merge_entries
@@ -18,24 +18,13 @@ from nasgraph.merge.soup import (
     uniform_soup,
 )
 from nasgraph.merge.states import Ingredient, MergeError, check_ingredients, check_states, weighted_sum
-from nasgraph.merge.symmetry import (
-    AxisRef,
-    FixedAxis,
-    SymmetryTable,
-    UnitGroup,
-    permute_units,
-    random_orders,
-    symmetry_table,
-)
 
 __all__ = [
     "MAX_BARRIER",
     "METHODS",
     "SOUPS",
     "Alignment",
-    "AxisRef",
     "Barrier",
-    "FixedAxis",
     "HeldOut",
     "Ingredient",
     "Kitchen",
@@ -43,8 +32,6 @@ __all__ = [
     "MergeError",
     "Merged",
     "Method",
-    "SymmetryTable",
-    "UnitGroup",
     "align",
     "barrier",
     "check_ingredients",
@@ -59,12 +46,9 @@ __all__ = [
     "match_weights",
     "merge_entries",
     "model_stock",
-    "permute_units",
-    "random_orders",
     "recompute_batch_norm",
     "repair_activations",
     "slerp",
-    "symmetry_table",
     "task_arithmetic",
     "ties",
     "uniform_soup",

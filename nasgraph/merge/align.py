@@ -15,9 +15,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from nasgraph.ir import ComputationalGraph
-from nasgraph.merge.states import State, check_states, is_parameter
-from nasgraph.merge.symmetry import SymmetryTable, UnitGroup, permute_units, symmetry_table
+from nasgraph.merge.states import check_states
+from nasgraph.modules import State, is_parameter
 from nasgraph.seeding import generator
+from nasgraph.symmetry import SymmetryTable, UnitGroup, permute_units, symmetry_table
 
 MAX_SWEEPS = 100
 _TOLERANCE = 1e-9  # of the similarity: a smaller gain is rounding

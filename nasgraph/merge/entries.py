@@ -8,7 +8,8 @@ from nasgraph.errors import UnknownNameError
 from nasgraph.ir import ComputationalGraph
 from nasgraph.merge.align import match_weights
 from nasgraph.merge.soup import METHODS, SOUPS, Kitchen, Merged, Method
-from nasgraph.merge.states import Ingredient, MergeError, State, check_ingredients
+from nasgraph.merge.states import Ingredient, MergeError, check_ingredients
+from nasgraph.modules import State
 
 MAX_BARRIER = 0.05
 """Accuracy that half-way between two networks may be missing. Fine-tunes of one network lose next to nothing there; independent

@@ -11,8 +11,8 @@ from torch import Tensor
 from nasgraph.data import Split
 from nasgraph.evaluate import measure
 from nasgraph.ir import ComputationalGraph
-from nasgraph.merge.states import State, activations, check_states, has_batch_norm, weighted_sum
-from nasgraph.modules import Program
+from nasgraph.merge.states import activations, check_states, has_batch_norm, weighted_sum
+from nasgraph.modules import Program, State
 
 _SCALED = ("conv1d", "conv2d", "conv3d", "linear")
 

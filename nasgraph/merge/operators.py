@@ -10,7 +10,8 @@ from math import acos, sin
 import torch
 from torch import Tensor
 
-from nasgraph.merge.states import MergeError, State, is_averaged, weighted_sum
+from nasgraph.merge.states import MergeError, weighted_sum
+from nasgraph.modules import State, is_averaged
 from nasgraph.seeding import derive_seed
 
 

@@ -17,8 +17,8 @@ from nasgraph.errors import ConfigError
 from nasgraph.evaluate import measure
 from nasgraph.ir import ComputationalGraph
 from nasgraph.merge.interpolate import recompute_batch_norm
-from nasgraph.merge.states import MergeError, State, activations, check_states, has_batch_norm, weighted_sum
-from nasgraph.modules import Program, RunContext, buffers_by_node
+from nasgraph.merge.states import MergeError, activations, check_states, has_batch_norm, weighted_sum
+from nasgraph.modules import Program, RunContext, State, buffers_by_node
 
 Method = Literal["uniform", "greedy", "learned"]
 METHODS: tuple[Method, ...] = get_args(Method)

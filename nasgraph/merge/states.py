@@ -9,9 +9,15 @@ from torch import Tensor
 from nasgraph.data import Split
 from nasgraph.errors import NasGraphError
 from nasgraph.ir import ComputationalGraph
-from nasgraph.modules import Program, RunContext, buffers_by_node, initial_buffers
-
-State = Mapping[str, Tensor]
+from nasgraph.modules import (
+    Program,
+    RunContext,
+    State,
+    StateError,
+    buffers_by_node,
+    check_state,
+    is_averaged,
+)
 
 
 class MergeError(NasGraphError, ValueError):
@@ -77,38 +83,16 @@ def check_states(graph: ComputationalGraph, states: Mapping[str, State]) -> None
     Raises:
         MergeError: For the first thing wrong. The message names the state and the tensor.
     """
-    wanted = {name: spec.shape for name, spec in graph.parameters.items()}
-    wanted |= {name: tuple(tensor.shape) for name, tensor in initial_buffers(graph).items()}
-    constants = {f"n{i}.value" for i, node in enumerate(graph.nodes) if node.op == "constant"}
+    constants = [f"n{i}.value" for i, node in enumerate(graph.nodes) if node.op == "constant"]
     first = next(iter(states.values()), {})
     for owner, state in states.items():
-        missing = sorted(set(wanted) - set(state))
-        if missing:
-            raise MergeError(f"'{owner}' has no '{missing[0]}', which the architecture needs")
-        foreign = sorted(set(state) - set(wanted) - constants)
-        if foreign:
-            raise MergeError(f"'{owner}' has '{foreign[0]}', which the architecture does not have")
-        for name, tensor in state.items():
-            if name in wanted and tuple(tensor.shape) != wanted[name]:
-                raise MergeError(
-                    f"Expected '{name}' of '{owner}' to have shape {wanted[name]} (got {tuple(tensor.shape)})"
-                )
-            if name in wanted and not torch.isfinite(tensor).all():
-                raise MergeError(
-                    f"'{name}' of '{owner}' has numbers that are not finite: it cannot be averaged"
-                )
-            if name not in wanted and (name not in first or not torch.equal(tensor, first[name])):
+        try:
+            check_state(graph, state, owner=owner)
+        except StateError as error:
+            raise MergeError(str(error)) from error
+        for name in constants:
+            if not torch.equal(state[name], first[name]):
                 raise MergeError(f"The constant '{name}' of '{owner}' differs from that of the others")
-
-
-def is_averaged(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor of a state is averaged: real numbers that are learnt or measured. Constants and integers are not."""
-    return tensor.is_floating_point() and not name.endswith(".value")
-
-
-def is_parameter(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor of a state is a parameter: neither constant nor running statistic."""
-    return is_averaged(name, tensor) and not name.rsplit(".", 1)[-1].startswith("running_")
 
 
 def weighted_sum(states: Sequence[State], weights: Sequence[float] | Tensor) -> dict[str, Tensor]:

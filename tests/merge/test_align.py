@@ -11,11 +11,9 @@ from nasgraph.merge import (
     align,
     barrier,
     match_weights,
-    permute_units,
-    random_orders,
-    symmetry_table,
 )
 from nasgraph.modules import initial_parameters
+from nasgraph.symmetry import permute_units, random_orders, symmetry_table
 from tests.merge.networks import blobs, difference, outputs, random_state, sampled, small_convnet
 
 

@@ -22,13 +22,11 @@ from nasgraph.merge import (
     learned_soup,
     linear,
     merge_entries,
-    permute_units,
-    random_orders,
     recompute_batch_norm,
-    symmetry_table,
     uniform_soup,
 )
 from nasgraph.modules import Program, build, initial_parameters
+from nasgraph.symmetry import permute_units, random_orders, symmetry_table
 from tests.merge.networks import blobs, random_state, small_convnet
 
 GRAPH = small_convnet()

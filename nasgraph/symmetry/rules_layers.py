@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nasgraph.ir.op import whole
-from nasgraph.merge.demands import (
+from nasgraph.symmetry.demands import (
     ORDER,
     Rule,
     Step,
@@ -14,7 +14,7 @@ from nasgraph.merge.demands import (
     keep_apart,
     split_axis,
 )
-from nasgraph.merge.units import Axis, Ledger
+from nasgraph.symmetry.units import Axis, Ledger
 
 # ---- linear maps and look-up tables
 

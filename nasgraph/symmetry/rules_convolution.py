@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nasgraph.ir.op import whole
-from nasgraph.merge.demands import (
+from nasgraph.symmetry.demands import (
     KERNEL,
     SPACE,
     Rule,
@@ -14,7 +14,7 @@ from nasgraph.merge.demands import (
     fixed,
     keep_apart,
 )
-from nasgraph.merge.units import Axis
+from nasgraph.symmetry.units import Axis
 
 
 def _convolution(step: Step, data: Value, weight: tuple[Axis, Axis], out: Axis, *, groups: int) -> Value:

@@ -19,9 +19,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nasgraph.ir import ComputationalGraph
-from nasgraph.merge.demands import Step, Value, unknown
-from nasgraph.merge.rules import RULES
-from nasgraph.merge.units import Ledger, Places, Unmoved
+from nasgraph.symmetry.demands import Step, Value, unknown
+from nasgraph.symmetry.rules import RULES
+from nasgraph.symmetry.units import Ledger, Places, Unmoved
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from nasgraph.ir.op import whole, wholes
-from nasgraph.merge.demands import (
+from nasgraph.symmetry.demands import (
     ORDER,
     SPACE,
     Rule,
@@ -21,9 +21,9 @@ from nasgraph.merge.demands import (
     merge_axes,
     split_axis,
 )
-from nasgraph.merge.rules_convolution import CONVOLUTIONS
-from nasgraph.merge.rules_layers import LAYERS
-from nasgraph.merge.units import Axis, Ledger
+from nasgraph.symmetry.rules_convolution import CONVOLUTIONS
+from nasgraph.symmetry.rules_layers import LAYERS
+from nasgraph.symmetry.units import Axis, Ledger
 
 
 def _source(step: Step) -> Value:

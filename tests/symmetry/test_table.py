@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasgraph.ir import OPS, ComputationalGraph, GraphBuilder
-from nasgraph.merge import UnitGroup, permute_units, random_orders, symmetry_table
-from nasgraph.merge.rules import RULES
 from nasgraph.modules import initial_buffers
+from nasgraph.symmetry import UnitGroup, permute_units, random_orders, symmetry_table
+from nasgraph.symmetry.rules import RULES
 from tests.merge.networks import SPACES, difference, outputs, random_state, sampled, small_convnet
 from tests.modules.operator_cases import ALL_CASES, Shape
 

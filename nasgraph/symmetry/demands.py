@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from nasgraph.ir import ParameterSpec, Scalar, Shape
-from nasgraph.merge.units import Axis, Ids, Ledger
+from nasgraph.symmetry.units import Axis, Ids, Ledger
 
 Value = tuple[Axis, ...]
 

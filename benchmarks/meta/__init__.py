@@ -1,0 +1,1 @@
+"""Benchmarks of networks that read, edit and write networks."""

@@ -1,0 +1,1 @@
+"""Networks over the parameters of networks: populations, views, parameter graphs, metanetworks and what they are used for."""
