@@ -18,6 +18,7 @@ from nasgraph.commands import (
     demo,
     ghn,
     init,
+    meta,
     predict,
     report,
     search,
@@ -42,6 +43,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(ghn.app, name="ghn")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(meta.app, name="meta")
 app.command("search")(search.search)
 app.command("watch")(watch.watch)
 app.command("report")(report.report)

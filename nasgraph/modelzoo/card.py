@@ -25,7 +25,7 @@ SCHEMA = "nasgraph/card/2"
 FIRST_SCHEMA = "nasgraph/card/1"
 """Has no latencies, no data but that of a training, and of the lineage the search only. Cards that need no more are written
 in it, so that they keep their text, and with it their hash."""
-Origin = Literal["search", "import", "merge", "training"]
+Origin = Literal["search", "import", "merge", "training", "edit"]
 SplitName = Literal["train", "validation", "test"]
 MAX_CARD_CHARACTERS = 100_000  # a card is also kept as a tag in MLflow's registry, which takes no more
 
@@ -144,7 +144,7 @@ class Lineage:
 
     Attributes:
         origin: `search`: trained as the winner of a search; `training`: trained alone; `import`: from outside; `merge`: of
-            other entries.
+            other entries; `edit`: a changed copy of `parent`, as by pruning or growing.
         study: Name of the Optuna study.
         trial: Number of the trial.
         run_id: MLflow run of the trial.
@@ -155,7 +155,7 @@ class Lineage:
         parent_trial: Number of that trial.
         mutation: Choices that differ from that architecture's: name, before, after. An absent choice is empty.
         ingredients: Entries that were merged.
-        note: Where an import is from, or how a merge was made.
+        note: Where an import is from, how a merge was made, or what an edit changed.
     """
 
     __pydantic_config__: ClassVar["ConfigDict"] = _STRICT

@@ -56,11 +56,8 @@ def import_module(
         ZooError: If the module has operators that a graph cannot express, or the graph computes something else.
         TraceError: If it cannot be traced.
     """
-    traced = trace(module, example_inputs)
-    if traced.opaque:
-        listed = ", ".join(f"{op} ({traced.reasons.get(op, 'unknown')})" for op in sorted(traced.opaque))
-        raise ZooError(f"The model cannot be an entry: a graph cannot express {listed:.400}")
-    state = _state_of(traced, module)
+    traced = traced_of(module, example_inputs)
+    state = state_of(traced, module)
     _check_equal(traced, state, module, example_inputs)
     return _write(folder, name, traced.graph, state, source=source, licence=licence, data=data, space=space)
 
@@ -110,8 +107,26 @@ def import_checkpoint(
     return _write(folder, name, architecture, state, source=source, licence=licence, data=data, space="graph")
 
 
-def _state_of(traced: TracedGraph, module: nn.Module) -> dict[str, Tensor]:
-    """Parameters, running statistics and constants by the names of the graph's module."""
+def traced_of(module: nn.Module, example_inputs: ExampleInputs) -> TracedGraph:
+    """The graph of a module that a graph can express completely.
+
+    Raises:
+        ZooError: If it has operators that a graph cannot express. The message names them.
+        TraceError: If it cannot be traced.
+    """
+    traced = trace(module, example_inputs)
+    if traced.opaque:
+        listed = ", ".join(f"{op} ({traced.reasons.get(op, 'unknown')})" for op in sorted(traced.opaque))
+        raise ZooError(f"The model cannot be an entry: a graph cannot express {listed:.400}")
+    return traced
+
+
+def state_of(traced: TracedGraph, module: nn.Module) -> dict[str, Tensor]:
+    """Parameters, running statistics and constants by the names of the graph's module.
+
+    Raises:
+        ZooError: If the module has no tensor for one of them.
+    """
     expected = build(traced.graph, device="meta").state_dict()
     known = {**traced.from_module(module), **traced.statistics, **traced.constants}
     missing = sorted(set(expected) - set(known))
