@@ -223,6 +223,7 @@ def make_templates() -> Environment:
         exact_percent=words.exact_percent,
         milliseconds=words.milliseconds,
         plain_number=words.plain_number,
+        rate=words.rate,
         entry_url=words.entry_url,
         code_spans=words.code_spans,
     )

@@ -44,6 +44,11 @@ def plain_number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
+def rate(value: float | None) -> str:
+    """A rate in two or three digits: it is a mean over a few events. Empty for None."""
+    return "" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def code_spans(text: str) -> Markup:
     """A text of ours in which `this` is set as code. Everything is escaped."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))

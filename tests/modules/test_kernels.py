@@ -350,6 +350,20 @@ def test_a_mask_is_added_or_tells_what_is_attended(mask_shape: Shape, kind: str,
     torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_a_mask_of_each_example_may_act_on_what_is_the_same_for_all() -> None:
+    (tokens,) = tensors((4, 6))
+    g = GraphBuilder()
+    mask = g("input", shape=(4, 4), dtype="int")
+    shared = g("parameter", shape=(4, 6))
+    graph = g.finish(g("attention", shared, shared, shared, mask, num_heads=2))
+    masks = torch.stack([torch.ones(4, 4).tril(), torch.eye(4), torch.ones(4, 4)]).long()
+    state = dict.fromkeys(graph.parameters, tokens)
+    together = Program(graph)(state, [masks], RunContext(batch_size=3))[0]
+    for place, one in enumerate(masks):
+        alone = Program(graph)(state, [one[None]], RunContext(batch_size=1))[0]
+        torch.testing.assert_close(together[place], alone[0])
+
+
 @pytest.mark.parametrize("heads", [1, 2])
 def test_further_axes_of_attention_are_like_a_batch(heads: int) -> None:
     query, key, value = tensors((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 8))

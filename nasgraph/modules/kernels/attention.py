@@ -27,7 +27,7 @@ def _attention(node: int, attrs: Attrs) -> Kernel:
     scale = number(attrs, "scale") or None
 
     def run(inputs: Sequence[Tensor], own: Parameters, context: RunContext) -> Tensor:
-        query, key, value = one_batch(inputs[:3])
+        query, key, value = one_batch(inputs if inputs[-1].shape[0] > 1 else inputs[:3])[:3]
         # Without further axes one head gets an axis too: torch has its fast kernels for four axes.
         split = heads > 1 or query.dim() == 3
         if split:
