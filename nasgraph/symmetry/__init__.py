@@ -1,8 +1,12 @@
 """The symmetries of a network's parameters: which units may change places, be rescaled or be removed together."""
 
+from nasgraph.symmetry.exponents import Scaling
+from nasgraph.symmetry.kept import KeptPlaces, kept_places
+from nasgraph.symmetry.rescale import random_factors, rescale_units
 from nasgraph.symmetry.table import (
     AxisRef,
     FixedAxis,
+    Role,
     SymmetryTable,
     UnitGroup,
     permute_units,
@@ -13,9 +17,15 @@ from nasgraph.symmetry.table import (
 __all__ = [
     "AxisRef",
     "FixedAxis",
+    "KeptPlaces",
+    "Role",
+    "Scaling",
     "SymmetryTable",
     "UnitGroup",
+    "kept_places",
     "permute_units",
+    "random_factors",
     "random_orders",
+    "rescale_units",
     "symmetry_table",
 ]

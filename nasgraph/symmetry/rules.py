@@ -5,7 +5,6 @@ doubt it fixes an axis. An operator without a rule fixes all.
 """
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from nasgraph.symmetry.demands import (
     broadcast,
     fixed,
     merge_axes,
-    split_axis,
 )
+from nasgraph.symmetry.loose import Loose, reshaped
 from nasgraph.symmetry.rules_convolution import CONVOLUTIONS
 from nasgraph.symmetry.rules_layers import LAYERS
 from nasgraph.symmetry.units import Axis, Ledger
@@ -169,21 +168,8 @@ def _flatten(step: Step) -> Value:
 
 
 def _reshape(step: Step) -> Value:
-    """Match the axes before and after from the left, as few at a time as their sizes allow."""
-    before, after, value = step.shapes[0], step.shape, step.inputs[0]
-    result: list[Axis] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        i_end, j_end = min(i + 1, len(before)), min(j + 1, len(after))
-        while prod(before[i:i_end]) != prod(after[j:j_end]):
-            if prod(before[i:i_end]) < prod(after[j:j_end]):
-                i_end += 1
-            else:
-                j_end += 1
-        merged = merge_axes(step.ledger, value[i:i_end], before[i:i_end])
-        result.extend(split_axis(step.ledger, merged, after[j:j_end]))
-        i, j = i_end, j_end
-    return tuple(result)
+    value = reshaped(step)
+    return value.settled(step.ledger) if isinstance(value, Loose) else value
 
 
 _ELEMENTWISE = (

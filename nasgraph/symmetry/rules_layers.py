@@ -87,10 +87,13 @@ def _attention(step: Step) -> Value:
     width = ledger.unify(query[-1], key[-1], "multiplied with an axis that is fixed")
     tokens = ledger.unify(key[-2], value[-2], "attended with an axis that is fixed")
     if step.inputs[3:] or step.attrs["causal"]:
-        for axis in (*front, tokens, query[-2]):
+        for axis in (tokens, query[-2]):
             ledger.fix(axis, "hidden or shown by a mask")
-        for mask in step.inputs[3:]:
+        for mask, shape in zip(step.inputs[3:], step.shapes[3:], strict=True):
             step.fix(mask, "a mask")
+            for axis, size in zip(front, shape, strict=False):
+                if size > 1:  # not the same for all
+                    ledger.fix(axis, "hidden or shown by a mask")
     if heads > 1:
         own_masks = any(len(shape) > len(step.shape) and shape[-3] > 1 for shape in step.shapes[3:])
         _heads(ledger, width, value[-1], heads=heads, own_masks=own_masks)

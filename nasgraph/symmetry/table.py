@@ -10,18 +10,26 @@ not claimed. Each group may be permuted by itself, whatever is done to the other
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from nasgraph.ir import ComputationalGraph
-from nasgraph.symmetry.demands import Step, Value, unknown
+from nasgraph.ir import ComputationalGraph, ParameterSpec
+from nasgraph.symmetry.demands import Step, Value, fixed, unknown
+from nasgraph.symmetry.exponents import Scaling
+from nasgraph.symmetry.loose import Loose, rearranged, reshaped
 from nasgraph.symmetry.rules import RULES
+from nasgraph.symmetry.rules_scaling import RULES as SCALING_RULES
+from nasgraph.symmetry.scaling import scalings
 from nasgraph.symmetry.units import Ledger, Places, Unmoved
+
+Role = Literal["weight", "bias", "scale", "shift", "embedding", "position", "running_mean", "running_var"]
+"""What a tensor of a network does: the roles of parameters, and the two running statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,14 @@ class AxisRef:
         block: Neighbouring places per unit: 49 for a linear layer that reads 7 x 7 places of each channel.
         starts: First place of each unit: unit u has the places from `starts[u]` to before `starts[u] + block`. A unit with
             several such blocks, as a cell's four gates, has one reference for each.
+        power: What a unit's places are multiplied by when the unit is rescaled: its factor to this power.
     """
 
     parameter: str
     axis: int
     block: int
     starts: tuple[int, ...]
+    power: int = 0
 
     def places(self) -> "Int64[Tensor, 'units block']":
         """All places, one row per unit."""
@@ -55,12 +65,15 @@ class UnitGroup:
         size: Number of units, at least two.
         members: Where they stand. A parameter may have several, on one axis or on two.
         parent: Name of the group whose single unit contains this group, as an attention head contains its channels; or empty.
+        scaling: Factors by which each unit may be multiplied where it is made and divided where it is read: "positive" numbers, a
+            change of "sign", or "none". Groups of blocks have none: the groups of what is in the blocks may have some.
     """
 
     name: str
     size: int
     members: tuple[AxisRef, ...]
     parent: str = ""
+    scaling: Scaling = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +103,12 @@ class SymmetryTable:
     Attributes:
         groups: In the order of the parameters; groups of blocks (heads, groups of channels) come last.
         fixed: Every place of every parameter that no group moves, with the reason. Axes of size one are left out.
+        roles: What each parameter and running statistic does, by its name.
     """
 
     groups: tuple[UnitGroup, ...]
     fixed: tuple[FixedAxis, ...]
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def group(self, name: str) -> UnitGroup:
         """The group with this name.
@@ -123,11 +138,11 @@ def symmetry_table(graph: ComputationalGraph) -> SymmetryTable:
     Args:
         graph: A checked graph.
     """
-    fine = _followed(graph, coarse=False)
-    places, unmoved = fine.groups()
-    groups = _named(places, taken=set())
-    if fine.has_blocks:
-        coarse, still = _followed(graph, coarse=True).groups()
+    fine, *more = followed(graph)
+    places, unmoved = fine.ledger.groups()
+    groups = _with_scaling(graph, fine, _named(places, taken=set()))
+    for pass_ in more:
+        coarse, still = pass_.ledger.groups()
         known = {_content(group) for group in groups}
         blocks = [
             group for group in _named(coarse, taken={g.name for g in groups}) if _content(group) not in known
@@ -135,36 +150,138 @@ def symmetry_table(graph: ComputationalGraph) -> SymmetryTable:
         groups = [*(_with_parent(group, blocks) for group in groups), *blocks]
         unmoved = _both(unmoved, still)
     fixed = tuple(FixedAxis(each.parameter, each.axis, each.count, each.reason) for each in unmoved)
-    return SymmetryTable(tuple(groups), fixed)
+    return SymmetryTable(tuple(groups), fixed, _roles(graph, fine.ledger))
 
 
-def _followed(graph: ComputationalGraph, *, coarse: bool) -> Ledger:
+def _roles(graph: ComputationalGraph, ledger: Ledger) -> dict[str, Role]:
+    roles: dict[str, Role] = {name: spec.role for name, spec in graph.parameters.items()}
+    for name, _ in ledger.parameter_axes():
+        if name.endswith(".running_mean"):
+            roles[name] = "running_mean"
+        elif name.endswith(".running_var"):
+            roles[name] = "running_var"
+    return roles
+
+
+def _with_scaling(graph: ComputationalGraph, found: "Followed", groups: list[UnitGroup]) -> list[UnitGroup]:
+    """The groups with the factors that they allow, and the power of the factor on each axis."""
+    known = scalings(graph, found.ledger, found.values, SCALING_RULES)
+    colour_of, number = found.ledger.kinds()
+    axes = found.ledger.parameter_axes()
+    result = []
+    for group in groups:
+        members, colours, is_clear = list[AxisRef](), set[int](), True
+        for member in group.members:
+            ids = axes[member.parameter, member.axis]
+            assert ids is not None, "the axis of a group moves"
+            numbers = number[ids[member.starts[0] : member.starts[0] + member.block]].tolist()
+            colours.update(colour_of[each] for each in numbers)
+            exponents = known.get(min(colours), ("none", {}))[1]
+            powers = {
+                exponents.get(("parameter", member.parameter, member.axis, each), 0) for each in numbers
+            }
+            is_clear = is_clear and len(powers) == 1
+            members.append(replace(member, power=min(powers)))
+        kind = known.get(min(colours), ("none", {}))[0]
+        if is_clear and any(member.power for member in members):
+            group = replace(group, members=tuple(members), scaling=kind)
+        result.append(group)
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Followed:
+    """The rules applied to all nodes of a graph.
+
+    Attributes:
+        ledger: What they demand.
+        values: The axes of every value.
+        loose: Values of which it stays open which axis moves, since all that reads them rearranges them; fixed in `values`.
+    """
+
+    ledger: Ledger
+    values: tuple[Value, ...]
+    loose: Mapping[int, Loose]
+
+
+@lru_cache(maxsize=16)
+def followed(graph: ComputationalGraph) -> tuple[Followed, ...]:
+    """The rules for units within blocks and, if there are blocks, those for whole blocks."""
+    fine = _followed(graph, coarse=False)
+    return (fine, _followed(graph, coarse=True)) if fine.ledger.has_blocks else (fine,)
+
+
+def _followed(graph: ComputationalGraph, *, coarse: bool) -> Followed:
     """Apply the rules to all nodes."""
     ledger = Ledger(coarse=coarse)
-    values: list[Value] = []
-    names: dict[int, dict[str, str]] = {}
-    for name in graph.parameters:
-        owner, own = name[1:].split(".")
-        names.setdefault(int(owner), {})[own] = name
+    values: list[Value | None] = []  # None: loose, and not settled yet
+    loose: dict[int, Loose] = {}
+    parameters = _by_node(graph)
+
+    def settled(index: int) -> Value:
+        value = values[index]
+        if value is None:
+            value = values[index] = loose[index].settled(ledger)
+            for axis in value:
+                ledger.see(axis)
+        return value
+
     for index, node in enumerate(graph.nodes):
-        step = Step(
-            index=index,
-            op=node.op,
-            attrs=dict(node.attrs),
-            inputs=tuple(values[source] for source in node.inputs),
-            shapes=graph.input_shapes(index),
-            shape=graph.shapes[index],
-            parameters={own: graph.parameters[name] for own, name in names.get(index, {}).items()},
-            ledger=ledger,
-        )
-        value = RULES.get(node.op, unknown)(step)
-        for axis in value:
+        found: Value | Loose | None = None
+        if node.inputs and (open_value := loose.get(node.inputs[0])):
+            shapes = graph.input_shapes(index)[0], graph.shapes[index]
+            found = rearranged(node.op, dict(node.attrs), open_value, *shapes)
+        if found is None:
+            inputs = tuple(settled(source) for source in node.inputs)
+            step = _step(graph, index, inputs, parameters.get(index, {}), ledger)
+            found = reshaped(step) if node.op == "reshape" else RULES.get(node.op, unknown)(step)
+        if isinstance(found, Loose):
+            loose[index] = found
+            values.append(None)
+            continue
+        for axis in found:
             ledger.see(axis)
-        values.append(value)
+        values.append(found)
     for output in graph.outputs:
-        for axis in values[output]:
+        for axis in settled(output):
             ledger.fix(axis, "an output of the network")
-    return ledger
+    if any(value is None for value in values):
+        units = ledger.units()
+        for index, each in loose.items():
+            if values[index] is None:
+                values[index] = each.moving(ledger, units)
+    known = tuple(
+        fixed(shape) if value is None else value for value, shape in zip(values, graph.shapes, strict=True)
+    )
+    return Followed(ledger, known, {i: each for i, each in loose.items() if values[i] is None})
+
+
+def _by_node(graph: ComputationalGraph) -> dict[int, dict[str, ParameterSpec]]:
+    found: dict[int, dict[str, ParameterSpec]] = {}
+    for name, spec in graph.parameters.items():
+        owner, own = name[1:].split(".")
+        found.setdefault(int(owner), {})[own] = spec
+    return found
+
+
+def _step(
+    graph: ComputationalGraph,
+    index: int,
+    inputs: tuple[Value, ...],
+    parameters: Mapping[str, ParameterSpec],
+    ledger: Ledger,
+) -> Step:
+    node = graph.nodes[index]
+    return Step(
+        index=index,
+        op=node.op,
+        attrs=dict(node.attrs),
+        inputs=inputs,
+        shapes=graph.input_shapes(index),
+        shape=graph.shapes[index],
+        parameters=parameters,
+        ledger=ledger,
+    )
 
 
 def _named(found: Iterable[list[Places]], *, taken: set[str]) -> list[UnitGroup]:

@@ -56,6 +56,9 @@ class Ledger:
         self._fixed: list[tuple[Ids, str]] = []
         self._axes: list[Ids] = []
         self._parameters: list[tuple[str, int, int, Axis, str]] = []
+        self._known: tuple[Ids, Ids, Ids, dict[int, str]] | None = (
+            None  # the result, once all is written down
+        )
 
     # ---- what operators demand
 
@@ -116,6 +119,24 @@ class Ledger:
         found: Ids = np.where(fixed[units], -1, units)
         return found
 
+    def kinds(self) -> tuple[dict[int, int], Ids]:
+        """A number for every element: equal ones are corresponding elements of units of one group, -1 those of none.
+        And the group of each number."""
+        units, elements, colours, _ = self._coloured()
+        ranks = self._ranks(units, elements)[elements]
+        colour = colours[units]
+        numbers: Ids = np.where(colour < 0, -1, colour * (int(ranks.max(initial=0)) + 1) + ranks)
+        found, first = np.unique(numbers, return_index=True)
+        return dict(zip(found.tolist(), colour[first].tolist(), strict=True)), numbers
+
+    def all_units(self) -> Ids:
+        """The unit of every element, fixed ones too."""
+        return self._coloured()[0]
+
+    def parameter_axes(self) -> dict[tuple[str, int], Axis]:
+        """The elements on every axis of every parameter."""
+        return {(name, axis): ids for name, axis, _, ids, _ in self._parameters}
+
     def _resolve(self) -> tuple[Ids, NDArray[np.bool_], dict[int, str]]:
         """Unit of each element; whether each unit is fixed; the reasons."""
         own = np.concatenate([*self._unit_of, np.zeros(0, dtype=np.int64)])
@@ -133,11 +154,7 @@ class Ledger:
 
     def groups(self) -> tuple[list[list[Places]], list[Unmoved]]:
         """Groups of two or more interchangeable units, in the order of the parameters, and what stays."""
-        units, fixed, reasons = self._resolve()
-        elements = _components(self._size, self._alike)
-        colours = self._colours(units, elements)
-        colours[fixed[: len(colours)]] = -1
-        sizes = np.bincount(colours[np.unique(units)] + 1, minlength=int(colours.max(initial=-1)) + 2)
+        units, _, colours, reasons = self._coloured()
         groups: dict[int, list[Places]] = {}
         order: dict[int, Ids] = {}  # the units of a group, as they stand on its first axis
         unmoved: list[Unmoved] = []
@@ -148,7 +165,6 @@ class Ledger:
                 continue
             here = units[ids]
             colour = colours[here]
-            colour = np.where(sizes[colour + 1] > 1, colour, -1)
             for kind in _in_order(colour[colour >= 0]).tolist():
                 places = np.flatnonzero(colour == kind)
                 first = order.setdefault(kind, _in_order(here[places]))
@@ -158,6 +174,17 @@ class Ledger:
                 named = next((reasons[unit] for unit in here[stays].tolist() if unit in reasons), "")
                 unmoved.append(Unmoved(name, axis, len(stays), named or "no other unit is used alike"))
         return list(groups.values()), unmoved
+
+    def _coloured(self) -> tuple[Ids, Ids, Ids, dict[int, str]]:
+        """The unit of each element; the number of each element; the group of each unit, -1 where it has none; why units are fixed."""
+        if self._known is None:
+            units, fixed, reasons = self._resolve()
+            elements = _components(self._size, self._alike)
+            colours = self._colours(units, elements)
+            colours[fixed[: len(colours)]] = -1
+            sizes = np.bincount(colours[np.unique(units)] + 1, minlength=int(colours.max(initial=-1)) + 2)
+            self._known = (units, elements, np.where(sizes[colours + 1] > 1, colours, -1), reasons)
+        return self._known
 
     def _colours(self, units: Ids, elements: Ids) -> Ids:
         """A number for every unit; equal numbers: the units stand alike on every axis. Exact, by refinement."""
