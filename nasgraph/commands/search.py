@@ -71,6 +71,14 @@ def search(
             show_default="tpe",
         ),
     ] = None,
+    inherit: Annotated[
+        bool | None,
+        typer.Option(
+            "--inherit/--no-inherit",
+            help="With --sampler evolution: children start from what their parents learnt, from the first mutation (trial 30) on.",
+            show_default="no",
+        ),
+    ] = None,
     pruner: Annotated[
         str | None,
         typer.Option(
@@ -202,6 +210,7 @@ def search(
         "cascade": cascade,
         "finalists": finalists,
         "sampler": sampler,
+        "inherit": inherit,
         "pruner": pruner,
         "objectives": objectives or None,
         "constraints": constraints or None,

@@ -1,7 +1,7 @@
 """Performance by measurement: predicted weights, and short real training."""
 
 from nasgraph.evaluate.anytime import AnytimeConfig, AnytimeScorer, TuningCurve, tuning_curve
-from nasgraph.evaluate.evaluation import Evaluation, Evaluator, KeepGoing, never_stop
+from nasgraph.evaluate.evaluation import Evaluation, Evaluator, InheritingEvaluator, KeepGoing, never_stop
 from nasgraph.evaluate.features import ConsensusScorer, ScoreFeatures, curve_columns, curve_scores
 from nasgraph.evaluate.latency import Latency, LatencyConfig, LatencyEvaluator, measure_latency
 from nasgraph.evaluate.measure import measure
@@ -22,6 +22,7 @@ __all__ = [
     "ConsensusScorer",
     "Evaluation",
     "Evaluator",
+    "InheritingEvaluator",
     "KeepGoing",
     "Latency",
     "LatencyConfig",

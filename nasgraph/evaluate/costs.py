@@ -18,7 +18,7 @@ from math import prod
 from types import MappingProxyType
 
 from nasgraph.errors import ConfigError, UnknownNameError
-from nasgraph.evaluate.evaluation import Evaluation, KeepGoing
+from nasgraph.evaluate.evaluation import Evaluation, InheritingEvaluator, KeepGoing
 from nasgraph.evaluate.latency import LatencyConfig, measure_latency
 from nasgraph.evaluate.table import Table
 from nasgraph.ir import ComputationalGraph, cost_of
@@ -222,6 +222,13 @@ class CostedEvaluator:
         (costs,) = self.costs([graph], names=self.names)
         evaluation = self.evaluate(graph, seed=seed, keep_going=keep_going)
         return replace(evaluation, metrics={**costs, **evaluation.metrics})
+
+    def from_parent(self, parent: str) -> "CostedEvaluator":
+        """The evaluator that starts from what a parent learnt, if the other evaluator can. See `InheritingEvaluator`."""
+        evaluate: object = self.evaluate
+        if not isinstance(evaluate, InheritingEvaluator):
+            return self
+        return replace(self, evaluate=evaluate.from_parent(parent))
 
 
 def _hint(name: str) -> str:

@@ -51,6 +51,15 @@ class Evaluator(Protocol):
         """Measure `graph`. Equal arguments give an equal result on one machine."""
 
 
+@runtime_checkable
+class InheritingEvaluator(Protocol):
+    """An evaluator that keeps what a candidate learnt, and can start another candidate from it."""
+
+    def from_parent(self, parent: str) -> Evaluator:
+        """The evaluator that starts from what the graph with the fingerprint `parent` learnt; from random weights if that is
+        gone, with a warning. Whether it was there is part of its result: `inherited_share`."""
+
+
 def never_stop(step: int, value: float) -> bool:  # noqa: ARG001  the signature of KeepGoing
     """A `keep_going` that lets every measurement run to its end."""
     return True

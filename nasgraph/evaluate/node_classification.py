@@ -1,5 +1,6 @@
 """Performance by training on the nodes of one graph: every step sees the whole graph and the labels of the training nodes."""
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from nasgraph.ir import ComputationalGraph, cost_of
 from nasgraph.modules import Program, RunContext, buffers_by_node, initial_buffers, initial_parameters
 from nasgraph.modules.kernels.norms import BATCH_NORM_MOMENTUM
 from nasgraph.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,7 @@ def trainer_for(
     checkpoints: Path | None = None,
     *,
     nodes: NodeTrainConfig = NodeTrainConfig(),
+    weights: Path | None = None,
 ) -> TrainEvaluator | NodeClassificationEvaluator:
     """The evaluator that fits the data.
 
@@ -107,9 +111,12 @@ def trainer_for(
         data: Training and validation data, on the device to train on.
         config, ghn, checkpoints: For `TrainEvaluator`, where examples stand alone.
         nodes: For `NodeClassificationEvaluator`, where they are nodes of a graph.
+        weights: For `TrainEvaluator`: where trained weights are kept for children. Ignored, with a warning, for nodes of a graph.
     """
     if data.graph is None:
-        return TrainEvaluator(data, config, ghn, checkpoints)
+        return TrainEvaluator(data, config, ghn, checkpoints, weights)
+    if weights is not None:
+        logger.warning("Networks for nodes of a graph inherit no weights: every candidate starts at random")
     return NodeClassificationEvaluator(data, nodes)
 
 

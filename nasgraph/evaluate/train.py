@@ -11,6 +11,7 @@ from nasgraph.errors import ConfigError
 from nasgraph.evaluate.checkpoints import TrainingCheckpoint, checkpoint_folder, remove_checkpoints
 from nasgraph.evaluate.costs import training_flops
 from nasgraph.evaluate.evaluation import Evaluation, KeepGoing
+from nasgraph.evaluate.heirs import INHERITED_SHARE, inherited_start, keep_weights
 from nasgraph.evaluate.training import DivergedError, Init, TrainConfig, Training
 from nasgraph.hyper import GraphHyperNetwork
 from nasgraph.ir import ComputationalGraph, cost_of
@@ -29,6 +30,10 @@ class TrainEvaluator:
     `training_flops`), `num_parameters`, `multiply_adds`, and with a start from predicted weights
     `val_accuracy_random_init` and `val_accuracy_predicted_init`.
 
+    With `weights`, what a candidate learnt is kept there, and a child of it (`from_parent`) starts from that (`nasgraph.edits.inherit`)
+    in place of random or predicted weights. Its metric `inherited_share` tells how much of its parameters came from the parent:
+    0 if the parent's weights are gone, which is a warning and not an error.
+
     With checkpoints, a training whose process was killed goes on after its last finished epoch, and ends with the same
     result bit by bit. It asks `keep_going` again about that epoch. Call `forget` when the result is durable.
 
@@ -37,12 +42,16 @@ class TrainEvaluator:
         config: How to train.
         ghn: Predicts weights to start from; needed unless `config.init` is "random".
         checkpoints: Folder where trainings are kept while they last; None: nowhere.
+        weights: Folder where trained weights are kept for children; None: nowhere. Workers on several machines must share it.
+        parent: Fingerprint of the graph from whose weights to start; empty: none.
     """
 
     data: SearchData
     config: TrainConfig
     ghn: GraphHyperNetwork | None = None
     checkpoints: Path | None = None
+    weights: Path | None = None
+    parent: str = ""
 
     def __post_init__(self) -> None:
         if self.config.init != "random" and self.ghn is None:
@@ -52,7 +61,7 @@ class TrainEvaluator:
         """Train and measure. See `train_graph` for what is raised."""
         results: dict[str, Evaluation] = {}
         going, diverged = True, DivergedError("The training broke down")
-        starts = self._starts(graph, seed)
+        starts, share = self._starts(graph, seed)
         for offset, (name, start) in enumerate(starts.items()):
             before = [result.value for result in results.values()]
 
@@ -78,21 +87,37 @@ class TrainEvaluator:
                 break
         if not results:
             raise diverged
-        return self._better(results, is_cut=len(results) < len(starts))
+        best = self._better(results, is_cut=len(results) < len(starts))
+        if self.weights is not None:
+            keep_weights(self.weights, graph, best.state)
+        return best if share is None else replace(best, metrics={**best.metrics, INHERITED_SHARE: share})
+
+    def from_parent(self, parent: str) -> "TrainEvaluator":
+        """The evaluator that starts from the weights of the graph with this fingerprint; this one if no weights are kept."""
+        return self if self.weights is None else replace(self, parent=parent)
 
     def forget(self, graph: ComputationalGraph, *, seed: int) -> None:
         """Remove what is kept of a candidate's trainings, if anything is."""
         if self.checkpoints is not None:
             remove_checkpoints(self.checkpoints, graph.fingerprint, seed)
 
-    def _starts(self, graph: ComputationalGraph, seed: int) -> dict[str, Mapping[str, Tensor]]:
+    def _starts(
+        self, graph: ComputationalGraph, seed: int
+    ) -> tuple[dict[str, Mapping[str, Tensor]], float | None]:
+        """Where trainings start, by name; and which share of the parameters is the parent's, None without a parent."""
+        share: float | None = None
+        if self.parent:
+            inherited = inherited_start(self.weights, self.parent, graph, seed=derive_seed(seed, "inherit"))
+            if inherited is not None:
+                return {"inherited": inherited[0]}, inherited[1]
+            share = 0.0
         starts: dict[str, Mapping[str, Tensor]] = {}
         if self.config.init in ("predicted", "both"):
             assert self.ghn is not None
             starts["predicted"] = self.ghn.predict([graph])[0]
         if self.config.init in ("random", "both"):
             starts["random"] = initial_parameters(graph, seed=derive_seed(seed, "init"))
-        return starts
+        return starts, share
 
     def _checkpoint(self, graph: ComputationalGraph, seed: int, start: str) -> TrainingCheckpoint | None:
         if self.checkpoints is None:
@@ -102,7 +127,7 @@ class TrainEvaluator:
     def _better(self, results: Mapping[str, Evaluation], *, is_cut: bool) -> Evaluation:
         """The better of two trainings, with what both cost."""
         best = max(results.values(), key=lambda result: result.value)
-        if self.config.init == "random":
+        if self.config.init == "random" or "inherited" in results:
             return best
         by_init = {f"val_accuracy_{name}_init": result.value for name, result in results.items()}
         spent = {

@@ -43,6 +43,7 @@ from nasgraph.search import (
     SerialExecutor,
     Study,
     TrialResult,
+    WeightsCleaner,
     create_or_resume,
     load_study,
     make_pruner,
@@ -256,6 +257,9 @@ def search(
     executor = _executor(parts, checkpoints, ray)
     if checkpoints is not None:
         listeners = [CheckpointCleaner(checkpoints), *listeners]
+    weights = weights_folder(settings, checkpoints)
+    if weights is not None:
+        listeners = [WeightsCleaner(weights), *listeners]
     try:
         return run_search(
             parts.space,
@@ -306,13 +310,28 @@ def evaluator_of(parts: Ingredients, checkpoints: Path | None = None) -> Evaluat
     return _evaluator(parts.settings, parts.data, parts.ghn, checkpoints)
 
 
+def weights_folder(settings: SearchSettings, checkpoints: Path | None) -> Path | None:
+    """Where trained weights are kept for the children of an evolution: beside the checkpoints; None: nowhere."""
+    if not settings.inherit or checkpoints is None:
+        return None
+    return checkpoints.with_name(f"{checkpoints.name.removesuffix('.checkpoints')}.weights")
+
+
 def _evaluator(
     settings: SearchSettings, data: DataSet, ghn: GraphHyperNetwork | None, checkpoints: Path | None
 ) -> Evaluator:
     config = train_config(settings.train, has_ghn=ghn is not None)
     costs = tuple(name for name in settings.objectives_by_name if name in GRAPH_COSTS)
     return CostedEvaluator(
-        trainer_for(data.search, config, ghn, checkpoints, nodes=node_config(settings)), costs
+        trainer_for(
+            data.search,
+            config,
+            ghn,
+            checkpoints,
+            nodes=node_config(settings),
+            weights=weights_folder(settings, checkpoints),
+        ),
+        costs,
     )
 
 

@@ -42,6 +42,8 @@ class NodeSettings(_Strict):
     patience: Annotated[int, Field(ge=1)] | None = 10
 
 
+WITH_PARENTS = ("evolution",)
+"""Samplers that tell of which trial a candidate is a mutation."""
 FINAL_DEFAULTS = {"epochs": 24, "shift_pixels": 1, "label_smoothing": 0.05}
 
 
@@ -63,6 +65,7 @@ class SearchSettings(_Strict):
             predictor, and the survivors are trained.
         finalists: Best trials that are trained in full before one of them is the winner.
         sampler: Proposes the other trials; see `nasgraph.search.make_sampler`.
+        inherit: Children of an evolution start from what their parents learnt, in place of random or predicted weights.
         pruner: Stops trials that will not win: "none", "median", "halving" (asynchronous successive halving), "hyperband", or
             "curve" by extrapolation with the shipped `lc-pfn`. Worth its while from ten epochs or so.
         objectives: What is optimised, such as ("val_accuracy", "num_parameters"); a winner is the best in the first.
@@ -97,6 +100,7 @@ class SearchSettings(_Strict):
     cascade: bool = False
     finalists: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: str = "tpe"
+    inherit: bool = False
     pruner: Literal["none", "median", "halving", "hyperband", "curve"] = "none"
     objectives: tuple[str, ...] = ("val_accuracy",)
     constraints: tuple[str, ...] = ()
@@ -140,6 +144,10 @@ class SearchSettings(_Strict):
         if objectives[0].name != "val_accuracy":
             raise ValueError(
                 f"the first objective decides the winner and must be 'val_accuracy' (got '{objectives[0].name}')"
+            )
+        if self.inherit and self.sampler not in WITH_PARENTS:
+            raise ValueError(
+                f"'inherit' needs a sampler whose candidates are mutations: {', '.join(WITH_PARENTS)} (got '{self.sampler}')"
             )
         if len(objectives) > 1 and self.pruner != "none":
             raise ValueError("a pruner looks at one objective; with several it must be 'none'")

@@ -45,6 +45,7 @@ from nasgraph.search.storage import open_storage, study_names
 from nasgraph.search.study import create_or_resume, finishing, load_study, objectives_of, study_facts
 from nasgraph.search.study_report import StudyGroup, study_report
 from nasgraph.search.trial_chooser import TrialChooser, choices_of, parameter_name
+from nasgraph.search.weights_cleaner import WeightsCleaner
 
 __all__ = [
     "PRUNERS",
@@ -86,6 +87,7 @@ __all__ = [
     "TrialResult",
     "TrialState",
     "UnsatisfiableError",
+    "WeightsCleaner",
     "choices_of",
     "create_or_resume",
     "finishing",

@@ -33,11 +33,16 @@ class ArchitectureSampler(BaseSampler):
     Args:
         space: What is searched.
         seed: Decides everything random, together with the number of the trial.
+
+    Attributes:
+        parents: A strategy whose proposal for a trial is a mutation writes the number of the mutated trial here, by the number of
+            the trial. `run_search` takes it into the trial's record, and lets evaluators start from what the parent learnt.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self.space = space
         self.seed = seed
+        self.parents: dict[int, int] = {}
         self._rest = RandomSampler(seed=0)
         self._study_id: int | None = None
         self._reader = _StudyReader(space)

@@ -90,6 +90,7 @@ class Course:
                 scores=proposal.scores,
                 seconds=outcome.seconds,
                 values=values,
+                parent=proposal.parent,
             )
         )
 

@@ -22,12 +22,14 @@ class Task:
         graph: What to measure.
         seed: Seed of the measurement.
         time_limit_s: Seconds after which it is stopped and has failed; None: no limit.
+        parent: Fingerprint of the graph of which it is a mutation; empty if of none. For an `InheritingEvaluator`.
     """
 
     number: int
     graph: ComputationalGraph
     seed: int
     time_limit_s: float | None = None
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class SerialExecutor:
             seed=task.seed,
             time_limit_s=task.time_limit_s,
             on_report=lambda step, value: on_report(task.number, step, value),
+            parent=task.parent,
         )
         return (Finished(task.number, outcome),)
 

@@ -9,6 +9,7 @@ Everything is kept in the user attributes of Optuna's trials, so that a study is
     scores         from screening
     metrics, seconds, reason    how the evaluation went
     deaths         how many processes died evaluating it
+    parent         number of the trial of which it is a mutation, if the strategy tells
     refused        proposals for this trial that were refused before it, as their graphs were known
 """
 
@@ -36,6 +37,7 @@ SECONDS = "seconds"
 REASON = "reason"
 DEATHS = "deaths"
 REFUSED = "refused"
+PARENT = "parent"
 
 MAX_DEATHS = 3
 """Processes that may die evaluating one candidate before it counts as failed: it may be what kills them."""
@@ -188,6 +190,7 @@ class History:
             scores=attrs.get(SCORES, {}),
             seconds=attrs.get(SECONDS, 0.0),
             values=tuple(trial.values or ()),
+            parent=attrs.get(PARENT),
         )
 
     def candidate_of(self, space: SearchSpace, trial: FrozenTrial) -> Candidate:

@@ -249,7 +249,7 @@ def _task(proposal: Proposal, config: SearchConfig) -> Task:
     """The seed depends on the search's seed and the graph alone."""
     graph = proposal.candidate.graph
     seed = derive_seed(config.seed, "trial", graph.fingerprint) & 0x7FFFFFFF
-    return Task(proposal.trial.number, graph, seed, config.trial_time_limit_s)
+    return Task(proposal.trial.number, graph, seed, config.trial_time_limit_s, proposal.parent_fingerprint)
 
 
 @contextmanager

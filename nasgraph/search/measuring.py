@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nasgraph.errors import CandidateError
-from nasgraph.evaluate.evaluation import Evaluation, Evaluator
+from nasgraph.evaluate.evaluation import Evaluation, Evaluator, InheritingEvaluator
 from nasgraph.ir import ComputationalGraph
 from nasgraph.search.records import TrialState
 
@@ -39,6 +39,7 @@ def measure(
     seed: int,
     time_limit_s: float | None,
     on_report: Callable[[int, float], bool],
+    parent: str = "",
 ) -> Outcome:
     """Evaluate a graph. Whatever the evaluator raises becomes the reason of a failed outcome.
 
@@ -48,6 +49,7 @@ def measure(
         seed: Seed of the measurement.
         time_limit_s: Seconds after which it is stopped when it next reports.
         on_report: Told each step and the objective after it; False prunes.
+        parent: Fingerprint of the graph whose weights an `InheritingEvaluator` starts from; empty: none.
 
     Raises:
         Exception: What `on_report` raised. It is a fault of the study, which the evaluator must not pass off as its own.
@@ -57,6 +59,8 @@ def measure(
     evaluation: Evaluation | None = None
     reason = ""
     try:
+        if parent and isinstance(evaluate, InheritingEvaluator):
+            evaluate = evaluate.from_parent(parent)
         evaluation = evaluate(graph, seed=seed, keep_going=watch.keep_going)
         metrics = {name: float(value) for name, value in evaluation.metrics.items()}
         value = float(evaluation.value)

@@ -236,7 +236,12 @@ def _serve(connection: Connection, make_bytes: bytes, index: int) -> None:
     while True:
         task: Task = pickle.loads(connection.recv_bytes())
         outcome = measure(
-            evaluate, task.graph, seed=task.seed, time_limit_s=task.time_limit_s, on_report=on_report
+            evaluate,
+            task.graph,
+            seed=task.seed,
+            time_limit_s=task.time_limit_s,
+            on_report=on_report,
+            parent=task.parent,
         )
         connection.send_bytes(pickle.dumps((DONE, outcome)))
 

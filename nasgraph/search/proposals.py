@@ -20,6 +20,7 @@ from nasgraph.search.history import (
     DUPLICATE_OF,
     FINGERPRINT,
     OWNER,
+    PARENT,
     REASON,
     REFUSED,
     SCORES,
@@ -48,12 +49,16 @@ class Proposal:
         candidate: A candidate whose graph no other trial has.
         scores: Scores from screening; empty if it was not screened.
         reported: Objective by step, as far as a process that died on this trial got.
+        parent: Number of the trial of which it is a mutation; None if of none, or if the sampler does not tell.
+        parent_fingerprint: Of the parent's graph; empty without a parent.
     """
 
     trial: optuna.Trial
     candidate: Candidate
     scores: Mapping[str, float]
     reported: Mapping[int, float]
+    parent: int | None = None
+    parent_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,16 @@ class Proposer:
         return self._proposal(trial, candidate, history.unfinished[trial.number])
 
     def _proposal(self, trial: optuna.Trial, candidate: Candidate, frozen: FrozenTrial) -> Proposal:
-        return Proposal(trial, candidate, frozen.user_attrs.get(SCORES, {}), frozen.intermediate_values)
+        parent = frozen.user_attrs.get(PARENT)
+        known = None if parent is None else self._history.evaluated.get(parent)
+        return Proposal(
+            trial,
+            candidate,
+            frozen.user_attrs.get(SCORES, {}),
+            frozen.intermediate_values,
+            parent,
+            "" if known is None else known.user_attrs[FINGERPRINT],
+        )
 
     def _refuse(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr(REASON, reason)
@@ -280,11 +294,12 @@ class Proposer:
             if at_random is None:
                 return EXHAUSTED
             refused, candidate = self._config.max_duplicates, at_random
+            sampler.parents.pop(number, None)
         with machine_lock():
             history.refresh()
             if candidate.graph.fingerprint in history.known:
                 return None
-            trial = self._create(candidate, refused)
+            trial = self._create(candidate, refused, sampler.parents.pop(number, None))
             history.refresh()
         if (
             history.known[candidate.graph.fingerprint] != trial.number
@@ -293,7 +308,7 @@ class Proposer:
             return None
         return self._proposal(trial, candidate, history.unfinished[trial.number])
 
-    def _create(self, candidate: Candidate, refused: int) -> optuna.Trial:
+    def _create(self, candidate: Candidate, refused: int, parent: int | None) -> optuna.Trial:
         study, choices = self._history.study, dict(candidate.architecture.choices)
         if not choices.keys() <= self._parameters.keys():
             _, questions = realise(self._space, ReplayChooser(choices))
@@ -305,6 +320,7 @@ class Proposer:
             ARCHITECTURE: candidate.architecture.to_json(),
             FINGERPRINT: candidate.graph.fingerprint,
             **({REFUSED: refused} if refused else {}),
+            **({PARENT: parent} if parent is not None else {}),
         }
         template = create_trial(
             state=OptunaState.RUNNING,

@@ -360,5 +360,10 @@ def _evaluate(name: str, make: bytes, task: Task, key: Key, mailbox: Any) -> Out
         return bool(ray.get(mailbox.report.remote(key, step, value)))
 
     return measure(
-        _evaluators[name], task.graph, seed=task.seed, time_limit_s=task.time_limit_s, on_report=on_report
+        _evaluators[name],
+        task.graph,
+        seed=task.seed,
+        time_limit_s=task.time_limit_s,
+        on_report=on_report,
+        parent=task.parent,
     )

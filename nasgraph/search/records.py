@@ -108,6 +108,7 @@ class TrialResult:
         scores: Scores from screening; empty if it was not screened.
         seconds: Wall time of the evaluation.
         values: One number per objective of the study, as measured; empty unless the trial is complete.
+        parent: Number of the trial of which the candidate is a mutation; None if of none, or if the strategy does not tell.
     """
 
     number: int
@@ -119,6 +120,7 @@ class TrialResult:
     scores: Mapping[str, float]
     seconds: float
     values: tuple[float, ...] = ()
+    parent: int | None = None
 
 
 @dataclass(frozen=True)

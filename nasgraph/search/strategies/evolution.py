@@ -51,7 +51,7 @@ class EvolutionConfig:
 class _State:
     draws: Draws
     num_objectives: int
-    members: deque[tuple[Architecture, tuple[float, ...]]]
+    members: deque[tuple[int, Architecture, tuple[float, ...]]]
 
 
 class RegularisedEvolution(ArchitectureSampler):
@@ -79,34 +79,44 @@ class RegularisedEvolution(ArchitectureSampler):
         """A child; a random candidate while the population grows."""
         state = self._follower.state(experience)
         rng = generator(self.seed, "evolution", number, attempt)
-        return state.draws.first_new(self._draws(state, rng))
+        parent: list[int] = []  # holds the parent as long as what is drawn descends from it
+        candidate = state.draws.first_new(self._draws(state, rng, parent))
+        self.parents.pop(number, None)
+        if parent:
+            self.parents[number] = parent[0]
+        return candidate
 
-    def _draws(self, state: _State, rng: np.random.Generator) -> Iterator[Draw | None]:
+    def _draws(self, state: _State, rng: np.random.Generator, parent: list[int]) -> Iterator[Draw | None]:
         if len(state.members) == self.config.population:
-            child = self._child(state, rng)
+            child, number = self._child(state, rng)
+            parent.append(number)
             yield from state.draws.walk(child, rng, steps=self.config.max_steps)
+            parent.clear()
         yield from state.draws.random(rng, tries=self.config.max_steps)
 
-    def _child(self, state: _State, rng: np.random.Generator) -> Draw | None:
-        gains = np.array([gains for _, gains in state.members])
+    def _child(self, state: _State, rng: np.random.Generator) -> tuple[Draw | None, int]:
+        """A child, and the trial of its parent: with two parents that whose answers come first."""
+        gains = np.array([gains for _, _, gains in state.members])
         scalar = scalar_gains(gains, draw_weights(state.num_objectives, rng))
-        parent = self._parent(state, scalar, rng)
+        number, parent = self._parent(state, scalar, rng)
         if not self.config.crossover or rng.random() >= self.config.crossover:
-            return state.draws.mutate(parent, rng)
-        preferred = dict(self._parent(state, scalar, rng).choices)
+            return state.draws.mutate(parent, rng), number
+        preferred = dict(self._parent(state, scalar, rng)[1].choices)
         for name, answer in parent.choices:
             if name not in preferred or rng.random() < 0.5:
                 preferred[name] = answer
-        return state.draws.realise(preferred, rng)
+        return state.draws.realise(preferred, rng), number
 
-    def _parent(self, state: _State, scalar: np.ndarray, rng: np.random.Generator) -> Architecture:
+    def _parent(
+        self, state: _State, scalar: np.ndarray, rng: np.random.Generator
+    ) -> tuple[int, Architecture]:
         places = rng.choice(len(state.members), size=self.config.sample, replace=False)
-        return state.members[int(places[np.argmax(scalar[places])])][0]
+        return state.members[int(places[np.argmax(scalar[places])])][:2]
 
     def _begin(self, experience: Experience) -> _State:
-        members: deque[tuple[Architecture, tuple[float, ...]]] = deque(maxlen=self.config.population)
+        members: deque[tuple[int, Architecture, tuple[float, ...]]] = deque(maxlen=self.config.population)
         return _State(Draws(self.space, experience), experience.num_objectives, members)
 
     def _learn(self, state: _State, observation: Observation) -> None:
         gains = gains_of(observation, state.num_objectives)
-        state.members.append((observation.candidate.architecture, gains))
+        state.members.append((observation.number, observation.candidate.architecture, gains))
