@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nasgraph.commands.output import Cell
-    from nasgraph.data import DataSet
     from nasgraph.ir import ComputationalGraph
     from nasgraph.modelzoo.networks import Network
     from nasgraph.spaces import Choice
@@ -64,7 +63,7 @@ def merge(
 
     Batch norms are measured anew on the training data. To choose ingredients by validation accuracy use 'nasgraph zoo soup'.
     """
-    from nasgraph.commands.meta_networks import data_for, keep, open_network
+    from nasgraph.commands.meta_networks import accuracy_on, data_for, keep, open_network
     from nasgraph.commands.output import Output
     from nasgraph.merge import check_states, recompute_batch_norm
     from nasgraph.modelzoo.store import Zoo
@@ -90,7 +89,8 @@ def merge(
     accuracies: dict[str, float] = {}
     if prepared is not None:
         merged = recompute_batch_norm(graph, merged, prepared[0].search.train)
-        accuracies = _accuracies(graph, everyone, merged, prepared[0])
+        states_by_name = {**{each.name: each.state for each in everyone}, "merged": merged}
+        accuracies = {n: accuracy_on(graph, state, prepared[0]) for n, state in states_by_name.items()}
     reference = None
     if out is not None:
         settings: dict[str, Choice] = {"method": method.value, "aligned": align and root is None, "share": share, "scale": scale, "density": density, "drop": drop}  # fmt: skip
@@ -180,21 +180,3 @@ def _arithmetic(
                 return merge.task_arithmetic(base, states, scale=scale)
 
     return run
-
-
-def _accuracies(
-    graph: "ComputationalGraph",
-    networks: "Sequence[Network]",
-    merged: "Mapping[str, Tensor]",
-    dataset: "DataSet",
-) -> dict[str, float]:
-    """Validation accuracy of all networks and of the merged one."""
-    from nasgraph.evaluate.measure import measure
-    from nasgraph.modules import Program
-
-    program = Program(graph)
-    states = {**{network.name: network.state for network in networks}, "merged": merged}
-    return {
-        name: measure(program, state, dataset.search.validation, batch_size=256)[1]
-        for name, state in states.items()
-    }

@@ -172,3 +172,11 @@ def keep(
             zoo.uri, name=f"{kind} {name}", kind=kind, facts=facts, metrics=metrics, series=series
         )
         return str(zoo.add(entry.path, name, run_id=run_id))
+
+
+def accuracy_on(graph: "ComputationalGraph", state: "Mapping[str, Tensor]", dataset: "DataSet") -> float:
+    """Accuracy on the validation split."""
+    from nasgraph.evaluate.measure import measure
+    from nasgraph.modules import Program
+
+    return measure(Program(graph), state, dataset.search.validation, batch_size=256)[1]

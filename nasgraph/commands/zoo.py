@@ -33,6 +33,9 @@ _NOUNS = {
     "performance": "measured architectures that predictions rest on",
     "prior-fitted": "a network that predicts from a few labels",
     "architecture-encoder": "a network that finds similar architectures",
+    "metanetwork": "a network that reads the weights of networks",
+    "learned-optimiser": "a network that writes updates of weights",
+    "population": "many small trained networks",
 }
 
 

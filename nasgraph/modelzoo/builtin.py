@@ -4,7 +4,8 @@ An entry point names a package. Each sub-folder of it is an entry: with `card.js
 (see `nasgraph.modelzoo.entry`), with `card.json` of kind "ghn" or the `config.json` of a saved graph hypernetwork a
 hypernetwork, with the `config.json` of a saved curve network a network that extrapolates learning curves, with that of
 `nasgraph.predict.KnownPerformance` measured architectures that a predictor learns from, with that of a saved prior-fitted network
-one that predicts from a few labels, and with that of a saved encoder one that finds similar architectures.
+one that predicts from a few labels, with that of a saved encoder one that finds similar architectures, with that of a metanetwork one that
+reads the weights of networks, with that of a learned optimiser one that writes updates; a folder with `population.json` holds trained networks.
 """
 
 from dataclasses import dataclass
@@ -19,13 +20,27 @@ from nasgraph.modelzoo.names import check_name
 from nasgraph.plugins import load_plugin, plugin_names
 
 GROUP = "nasgraph.zoo"
-Kind = Literal["model", "ghn", "curves", "performance", "prior-fitted", "architecture-encoder"]
+POPULATION = "population.json"
+"""The file that makes a folder a population; see `nasgraph.meta.population`."""
+Kind = Literal[
+    "model",
+    "ghn",
+    "curves",
+    "performance",
+    "prior-fitted",
+    "architecture-encoder",
+    "metanetwork",
+    "learned-optimiser",
+    "population",
+]
 _KIND_BY_SCHEMA: dict[str, Kind] = {
     "nasgraph/ghn/": "ghn",
     "nasgraph/curves/": "curves",
     "nasgraph/performance/": "performance",
     "nasgraph/prior-fitted/": "prior-fitted",
     "nasgraph/architecture-encoder/": "architecture-encoder",
+    "nasgraph/metanetwork/": "metanetwork",
+    "nasgraph/learned-optimiser/": "learned-optimiser",
 }
 
 
@@ -35,8 +50,8 @@ class BuiltinEntry:
 
     Attributes:
         name: Name of its folder.
-        kind: A trained network, a graph hypernetwork, a network for learning curves, measured architectures, a prior-fitted network, or
-            an encoder of architectures.
+        kind: A trained network, a graph hypernetwork, a network for learning curves, measured architectures, a prior-fitted network,
+            an encoder of architectures, a metanetwork, a learned optimiser, or a population of trained networks.
         path: Its folder.
         package: Name of the entry point.
     """
@@ -82,6 +97,8 @@ def _entry_in(folder: Path, package: str) -> BuiltinEntry | None:
                 f"Expected 'kind' in '{folder / 'card.json'}' to be 'model' or 'ghn' (got {kind!r:.80})"
             )
         return BuiltinEntry(check_name(folder.name), cast("Literal['model', 'ghn']", kind), folder, package)
+    if (folder / POPULATION).is_file():
+        return BuiltinEntry(check_name(folder.name), "population", folder, package)
     if (folder / "config.json").is_file():
         schema = document(folder / "config.json").get("schema")
         for start, known in _KIND_BY_SCHEMA.items():
@@ -109,6 +126,14 @@ def ghn_facts(entry: BuiltinEntry) -> dict[str, Json]:
     """What is known about a shipped hypernetwork or curve network: its card, or the recipe it was trained by."""
     if (entry.path / "card.json").is_file():
         return document(entry.path / "card.json")
+    if entry.kind == "population":
+        found = document(entry.path / POPULATION)
+        return {
+            "kind": entry.kind,
+            "networks": found.get("count"),
+            "data": found.get("data"),
+            "name": found.get("name"),
+        }
     config = document(entry.path / "config.json")
     return {
         "kind": entry.kind,

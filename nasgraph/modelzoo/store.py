@@ -456,6 +456,9 @@ _NOT_A_MODEL: Mapping[Kind, str] = {
     "performance": "holds measured architectures. Use it with 'nasgraph predict --known {name}'",
     "prior-fitted": "predicts from a few labels. Read it with nasgraph.predict.prior_fitted.load_prior_fitted",
     "architecture-encoder": "embeds architectures. Use it with 'nasgraph zoo similar'",
+    "metanetwork": "reads the weights of networks. Use it with 'nasgraph meta predict'",
+    "learned-optimiser": "writes updates of weights. Read it with nasgraph.meta.optimiser",
+    "population": "holds many trained networks. Read it with nasgraph.meta.population",
 }
 """What to do with an entry that cannot be loaded as a model."""
 

@@ -58,9 +58,9 @@ def write_trained(
     data = load_dataset("digits").search.train
     optimiser = torch.optim.Adam(module.parameters(), lr=3e-3)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(data), generator=rng).split(64):
+        for chosen in torch.randperm(len(data), generator=rng).split(64):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            F.cross_entropy(module(data.inputs[chosen]), data.targets[chosen]).backward()
+            F.cross_entropy(module(data.inputs[chosen]), data.targets[chosen]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     path = folder / f"{name}.safetensors"
     save_file(module.state_dict(), path)

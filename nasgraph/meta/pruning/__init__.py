@@ -1,0 +1,98 @@
+"""Smaller networks: width and depth by gradient, pruning by metanetworks, and the baselines that they have to beat."""
+
+from nasgraph.meta.pruning.costs import (
+    WidthCost,
+    Widths,
+    fit_widths,
+    random_widths,
+    uniform_widths,
+    width_cost,
+)
+from nasgraph.meta.pruning.depth import Stage, residual_stages, shorten
+from nasgraph.meta.pruning.methods import (
+    CRITERIA,
+    METHODS,
+    Candidate,
+    CompareConfig,
+    PruningRow,
+    compare_pruning,
+    group_sparsity,
+    magnitude_masks,
+    prune_by,
+    units_to_keep,
+)
+from nasgraph.meta.pruning.rewrite import (
+    EDITOR,
+    EditorConfig,
+    EditorStep,
+    load_editor,
+    rewrite,
+    save_editor,
+    train_editor,
+)
+from nasgraph.meta.pruning.shrink import ShrinkConfig, Shrunk, shrink
+from nasgraph.meta.pruning.spaces import (
+    Dominance,
+    SubNetwork,
+    best_band,
+    compare_errors,
+    error_distribution,
+    sample_pruning_space,
+)
+from nasgraph.meta.pruning.tuning import FineTuneConfig, distillation_loss, finetune, teacher_logits
+from nasgraph.meta.pruning.width import (
+    WidthConfig,
+    WidthResult,
+    cost_penalty,
+    cut_widths,
+    sample_two,
+    search_width,
+)
+
+__all__ = [
+    "CRITERIA",
+    "EDITOR",
+    "METHODS",
+    "Candidate",
+    "CompareConfig",
+    "Dominance",
+    "EditorConfig",
+    "EditorStep",
+    "FineTuneConfig",
+    "PruningRow",
+    "ShrinkConfig",
+    "Shrunk",
+    "Stage",
+    "SubNetwork",
+    "WidthConfig",
+    "WidthCost",
+    "WidthResult",
+    "Widths",
+    "best_band",
+    "compare_errors",
+    "compare_pruning",
+    "cost_penalty",
+    "cut_widths",
+    "distillation_loss",
+    "error_distribution",
+    "finetune",
+    "fit_widths",
+    "group_sparsity",
+    "load_editor",
+    "magnitude_masks",
+    "prune_by",
+    "random_widths",
+    "residual_stages",
+    "rewrite",
+    "sample_pruning_space",
+    "sample_two",
+    "save_editor",
+    "search_width",
+    "shorten",
+    "shrink",
+    "teacher_logits",
+    "train_editor",
+    "uniform_widths",
+    "units_to_keep",
+    "width_cost",
+]
