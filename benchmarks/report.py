@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 from benchmarks.ghn.report import SECTIONS as GHN_SECTIONS
+from benchmarks.meta.report import SECTIONS as META_SECTIONS
 from benchmarks.predictors.report import SECTIONS as PREDICTOR_SECTIONS
 from benchmarks.search.report import SECTIONS as SEARCH_SECTIONS
 from benchmarks.zoo.report import SECTIONS as ZOO_SECTIONS
@@ -200,6 +201,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     **PREDICTOR_SECTIONS,
     **SEARCH_SECTIONS,
     **ZOO_SECTIONS,
+    **META_SECTIONS,
 }
 
 

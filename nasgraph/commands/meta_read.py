@@ -1,6 +1,7 @@
 """`nasgraph meta predict`, `embed`, `heritage`: what the weights of networks say about them."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ from nasgraph.commands.meta_networks import NetworksArgument, ShapeOption
 from nasgraph.commands.options import JsonOption, TrackingUriOption, WrongUsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nasgraph.commands.output import Cell
     from nasgraph.modelzoo.networks import Network
 
@@ -67,8 +70,22 @@ def predict(
     output.result({"metanetwork": str(folder), "trained_on": seen, "predictions": results})
 
 
+class View(StrEnum):
+    """What an embedding is made of."""
+
+    METANETWORK = "metanetwork"
+    STATISTICS = "statistics"
+
+
 def embed(
     networks: NetworksArgument,
+    by: Annotated[
+        View,
+        typer.Option(
+            "--by",
+            help="metanetwork: its embedding. statistics: of all tensors, standardised over the networks given (three or more).",
+        ),
+    ] = View.METANETWORK,
     metanetwork: MetanetworkOption = None,
     input_shape: ShapeOption = None,
     tracking_uri: TrackingUriOption = None,
@@ -76,21 +93,21 @@ def embed(
 ) -> None:
     """Give every network a unit vector by its weights, and compare them by cosine.
 
-    The order of hidden units makes no difference, nor does the architecture have to be the same.
+    The order of hidden units makes no difference, nor does the architecture have to be the same. To find the network that another was fine-tuned
+    from, statistics do better than the shipped metanetwork in our benchmark.
     """
-    import torch
-
     from nasgraph.commands.output import Output
-    from nasgraph.meta.graph import parameter_graph
-    from nasgraph.meta.networks import load_metanetwork
 
     output = Output(json_mode=json)
     opened = _opened(networks, input_shape, tracking_uri)
-    reader = load_metanetwork(metanetwork or _shipped())
-    with torch.inference_mode():
-        vectors = torch.cat(
-            [reader.embed(parameter_graph(network.graph, network.state)) for network in opened]
-        )
+    if by is View.STATISTICS:
+        if metanetwork is not None:
+            raise WrongUsageError("'statistics' have no use for --metanetwork")
+        if len(opened) < 3:
+            raise WrongUsageError("Expected three networks or more, over which statistics are standardised")
+        vectors = _by_statistics(opened)
+    else:
+        vectors = _by_metanetwork(opened, metanetwork or _shipped())
     cosines = (vectors @ vectors.T).tolist()
     if not json:
         rows: list[list[Cell]] = [
@@ -107,6 +124,29 @@ def embed(
     )
 
 
+def _by_metanetwork(networks: "Sequence[Network]", folder: Path) -> "Tensor":
+    import torch
+
+    from nasgraph.meta.graph import parameter_graph
+    from nasgraph.meta.networks import load_metanetwork
+
+    reader = load_metanetwork(folder)
+    with torch.inference_mode():
+        return torch.cat(
+            [reader.embed(parameter_graph(network.graph, network.state)) for network in networks]
+        )
+
+
+def _by_statistics(networks: "Sequence[Network]") -> "Tensor":
+    import torch
+
+    from nasgraph.meta.views import pooled_statistics
+
+    rows = torch.stack([pooled_statistics(network.graph, network.state) for network in networks]).double()
+    rows = (rows - rows.mean(0)) / rows.std(0).clamp(min=1e-9)
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
 def heritage(
     networks: NetworksArgument,
     align: Annotated[bool, typer.Option("--align/--no-align", help="Reorder units first: slower, for networks somebody has reordered.")] = False,
@@ -117,15 +157,11 @@ def heritage(
 ) -> None:  # fmt: skip
     """Guess which network was fine-tuned from which, by the distances of their weights.
 
-    For networks of one architecture. What is found is a guess: about four arcs of five are right in our benchmark.
+    For networks of one architecture. It is a guess: in our benchmark nine arcs of ten are right where children saw moved pictures, four of ten
+    where they learnt other classes. The first of a tree is the one that is nearest to all others.
     """
     from nasgraph.commands.output import Output
-    from nasgraph.meta.heritage import (
-        aligned_weight_distances,
-        direction_scores,
-        recover_heritage,
-        weight_distances,
-    )
+    from nasgraph.meta.heritage import aligned_weight_distances, recover_heritage, weight_distances
     from nasgraph.meta.views import stack_states
 
     output = Output(json_mode=json)
@@ -140,8 +176,7 @@ def heritage(
         )
     stacked = stack_states([network.state for network in opened])
     measure = aligned_weight_distances if align else weight_distances
-    scores = direction_scores(graph, stacked, "norm")
-    found = recover_heritage(measure(graph, stacked), scores=scores, sign=1, num_trees=trees)
+    found = recover_heritage(measure(graph, stacked), num_trees=trees)
     rows: list[list[Cell]] = []
     arcs = []
     for place, network in enumerate(opened):

@@ -213,6 +213,8 @@ def _trial_tags(result: TrialResult, study: str, parent_id: str) -> dict[str, st
     }
     if result.reason:
         facts["reason"] = result.reason
+    if result.parent is not None:
+        facts["parent_trial"] = result.parent
     if result.evaluation is not None:
         facts["seed"] = result.evaluation.seed
     return {PARENT_TAG: parent_id, **own_tags(facts)}

@@ -98,6 +98,8 @@ def test_embeddings_compare_networks_and_heritage_finds_the_parent(cli: Cli, pro
     other_child, _ = write_trained(project, "other_child", seed=8, epochs=2, start=other_path)
     found = cli("meta", "embed", base, child, other, *SHAPE, "--json").json
     assert found["cosines"][0][0] == pytest.approx(1, abs=1e-5)
+    by = cli("meta", "embed", base, child, other, "--by", "statistics", *SHAPE, "--json").json["cosines"]
+    assert by[0][1] > by[0][2], "the child of a network is nearer than a stranger"
     tree = cli("meta", "heritage", base, child, other, other_child, "--trees", "2", *SHAPE, "--json").json
     trees = [network["tree"] for network in tree["networks"]]
     assert trees[0] == trees[1] != trees[2] == trees[3]
@@ -117,6 +119,7 @@ def test_embeddings_compare_networks_and_heritage_finds_the_parent(cli: Cli, pro
         (("population", "-o", "x"), "either --recipe or --space"),
         (("population", "-o", "x", "--recipe", "digit-mlp"), "digits-mlp"),
         (("heritage", "A"), "two networks or more"),
+        (("embed", "A", "--by", "statistics"), "three networks or more"),
         (("predict", "A", "--metanetwork", "no-such-folder"), "no-such-folder"),
     ],
 )
@@ -124,7 +127,9 @@ def test_what_cannot_be_done_is_said_in_one_line(
     cli: Cli, project: Path, words: tuple[str, ...], said: str
 ) -> None:
     network, _ = write_trained(project, "net", seed=0, epochs=1)
-    options = {"grow": SHAPE, "prune": DIGITS, "heritage": SHAPE, "predict": SHAPE}.get(words[0], ())
+    options = {"grow": SHAPE, "prune": DIGITS, "heritage": SHAPE, "predict": SHAPE, "embed": SHAPE}.get(
+        words[0], ()
+    )
     done = cli("meta", *(network if word == "A" else word for word in words), *options)
     assert done.code in (1, 2)
     assert said in done.err

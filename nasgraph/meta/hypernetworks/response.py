@@ -9,7 +9,8 @@ Letters: B = settings side by side, D = hyper-parameters.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -304,7 +305,8 @@ def tune_jointly(
 ) -> Tuned:
     """Learn the response only around the present settings, and move these down the validation loss meanwhile.
 
-    For many hyper-parameters, where no hypernetwork could learn a whole box.
+    The settings may overshoot what the response has learnt, so those of the round with the lowest validation loss are returned, with the
+    parameters that they had then. For many hyper-parameters, where no hypernetwork could learn a whole box.
 
     Args:
         graph: The network that is trained.
@@ -337,17 +339,19 @@ def tune_jointly(
 
     for _ in range(config.steps):
         learn_around()
-    trace = []
+    trace: list[float] = []
+    best = Tuned(values_D.detach().clone(), inf, {}, response, ())
     for _ in range(joint.rounds):
         for _ in range(joint.train_steps):
             learn_around()
-        loss = validation_loss(response.parameters(values_D))
+        parameters = response.parameters(values_D)
+        loss = validation_loss(parameters)
+        trace.append(float(loss.detach()))
+        if trace[-1] < best.loss:
+            kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+            best = Tuned(values_D.detach().clone(), trace[-1], kept, response, ())
         (values_D.grad,) = torch.autograd.grad(loss, [values_D])
         outer.step()
         with torch.no_grad():
             values_D.copy_(box.clamp(values_D))
-        trace.append(float(loss.detach()))
-    with torch.no_grad():
-        parameters = response.parameters(values_D)
-        last = float(validation_loss(parameters))
-    return Tuned(values_D.detach().clone(), last, parameters, response, tuple(trace))
+    return replace(best, trace=tuple(trace))
