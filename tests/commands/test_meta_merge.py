@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nasgraph.modelzoo.store import Zoo
 from tests.commands.running import Cli
 from tests.commands.trained import write_trained
 
@@ -23,7 +24,19 @@ def test_fine_tunes_of_one_network_merge_into_an_entry_with_its_ingredients(cli:
     assert card["lineage"]["origin"] == "merge"
     assert len(card["lineage"]["ingredients"]) == 2
     assert "first.safetensors, sha256" in card["lineage"]["note"]
-    again = cli("meta", "merge", "merged", second, "--method", "ties", "--base", base, *DIGITS, "--json")
+    (version,) = Zoo().registry.versions("merged")
+    again = cli(
+        "meta",
+        "merge",
+        f"run:{version.run_id}",
+        second,
+        "--method",
+        "ties",
+        "--base",
+        base,
+        *DIGITS,
+        "--json",
+    )
     assert again.json["reference"] is None, "nothing is kept without a name"
     assert again.json["validation_accuracy"]["merged"] > 0.5
 

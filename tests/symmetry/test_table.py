@@ -7,11 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasgraph.ir import OPS, ComputationalGraph, GraphBuilder
+from nasgraph.ir import OPS, GraphBuilder
 from nasgraph.modules import initial_buffers
 from nasgraph.symmetry import UnitGroup, permute_units, random_orders, symmetry_table
 from nasgraph.symmetry.rules import RULES
 from tests.merge.networks import SPACES, difference, outputs, random_state, sampled, small_convnet
+from tests.meta.graph.networks import among_parameters
 from tests.modules.operator_cases import ALL_CASES, Shape
 
 EXACT, FLOAT = 1e-9, 1e-4
@@ -41,36 +42,11 @@ def test_each_group_is_a_symmetry_by_itself(space: str) -> None:
         assert difference(before, outputs(graph, permuted)) <= EXACT
 
 
-def _operator_among_parameters(
-    op: str, shapes: Sequence[Shape], attrs: dict[str, object]
-) -> ComputationalGraph:
-    """The operator reads free parameters, and what it gives is weighted by a parameter and summed: nothing is fixed by
-    its surroundings, so whatever moves is what its rule leaves open."""
-    g = GraphBuilder()
-    anchor = g("input", shape=(1,))
-    reads = OPS[op].reads
-    sources = []
-    for place, shape in enumerate(shapes):
-        if reads[min(place, len(reads) - 1)] == "int":
-            sources.append(g("input", shape=shape, dtype="int"))
-        else:
-            sources.append(g("affine", g("parameter", shape=shape), shift=0.9))
-    x = g(op, *sources, **attrs) if OPS[op].num_inputs != (0, 0) else g(op, **attrs)
-    x = g("cast", x, dtype="float")
-    weighted = g("mul", x, g("parameter", shape=g.shape(x)))
-    total = g(
-        "reduce_sum",
-        g("reshape", weighted, shape=(1, *g.shape(x))),
-        axes=tuple(range(1, len(g.shape(x)) + 1)),
-    )
-    return g.finish(g("add", total, anchor))
-
-
 @pytest.mark.parametrize(("op", "shapes", "attrs"), WITH_UNITS)
 def test_the_rule_of_every_operator_is_sound(
     op: str, shapes: Sequence[Shape], attrs: dict[str, object]
 ) -> None:
-    graph = _operator_among_parameters(op, shapes, attrs)
+    graph = among_parameters(op, shapes, attrs)
     table, state = symmetry_table(graph), random_state(graph)
     for seed in range(3):
         permuted = permute_units(table, state, random_orders(table, seed=seed))

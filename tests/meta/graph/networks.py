@@ -12,7 +12,8 @@ from tests.modules.samples import random_constants
 
 
 def among_parameters(op: str, shapes: Sequence[Shape], attrs: Mapping[str, object]) -> ComputationalGraph:
-    """The operator reads free parameters, and what it gives is weighted by a parameter and summed."""
+    """The operator reads free parameters, and what it gives is weighted by a parameter and summed: nothing is fixed by
+    its surroundings, so whatever moves is what its rule leaves open."""
     g = GraphBuilder()
     anchor = g("input", shape=(1,))
     reads = OPS[op].reads
