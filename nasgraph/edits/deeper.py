@@ -105,7 +105,9 @@ def deepen_all(graph: ComputationalGraph, state: State, count: int, *, seed: int
         sorted(chosen, reverse=True)
     ):  # from behind: places before stay where they are
         edited = chained(edited, deepen(edited.graph, edited.state, place, seed=seed + number))
-    return Edited(edited.graph, edited.state, f"put in {count} layer{'s' if count > 1 else ''}", True, edited.nodes)
+    return Edited(
+        edited.graph, edited.state, f"put in {count} layer{'s' if count > 1 else ''}", True, edited.nodes
+    )
 
 
 def deepenable(graph: ComputationalGraph) -> list[int]:
