@@ -106,13 +106,12 @@ def prune(
             zoo, out, [opened], small.graph, small.state, kind="prune", notes=[small.note],
             settings=settings, metrics=metrics, data=prepared, seed=seed,
         )  # fmt: skip
-    costs: list[list[Cell]] = [
-        ["full", before.multiply_adds, before.num_parameters, accuracies["full"]],
-        ["after the cut", small.multiply_adds, small.num_parameters, accuracies["after the cut"]],
-        ["after training", small.multiply_adds, small.num_parameters, accuracies["after training"]],
-    ]
     if not output.json_mode:
-        output.table(["network", "multiply-adds", "parameters", "validation accuracy"], costs)
+        rows: list[list[Cell]] = [
+            [name, *((before.multiply_adds, before.num_parameters) if name == "full" else (small.multiply_adds, small.num_parameters)), value]
+            for name, value in accuracies.items()
+        ]  # fmt: skip
+        output.table(["network", "multiply-adds", "parameters", "validation accuracy"], rows)
     output.message(f"Added '{reference}'" if reference else "Not kept: name the result with --out")
     output.result(
         {

@@ -30,7 +30,7 @@ MODELS = traced_models()
 SMALL = [name for name in MODELS if name != "resnet-18"]
 
 
-def _check(graph: ComputationalGraph, dtype: torch.dtype = torch.float32) -> ParameterGraph:
+def assert_comes_back(graph: ComputationalGraph, dtype: torch.dtype = torch.float32) -> ParameterGraph:
     state = full_state(graph, dtype=dtype)
     made = parameter_graph(graph, state)
     (back,) = made.to_states()
@@ -42,7 +42,7 @@ def _check(graph: ComputationalGraph, dtype: torch.dtype = torch.float32) -> Par
 def test_every_operator_comes_back_bit_by_bit(
     op: str, shapes: Sequence[Shape], attrs: dict[str, object]
 ) -> None:
-    _check(among_parameters(op, shapes, attrs))
+    assert_comes_back(among_parameters(op, shapes, attrs))
 
 
 def test_every_operator_has_a_rule_or_is_known_to_have_none() -> None:
@@ -53,7 +53,7 @@ def test_every_operator_has_a_rule_or_is_known_to_have_none() -> None:
 @pytest.mark.parametrize("space", SPACES)
 def test_every_search_space_comes_back_bit_by_bit(space: str) -> None:
     for graph in sampled(space, 2):
-        _check(graph)
+        assert_comes_back(graph)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -65,7 +65,7 @@ def test_traced_models_come_back_bit_by_bit(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_precisions_and_mixtures_come_back_bit_by_bit(dtype: torch.dtype) -> None:
-    _check(small_convnet(), dtype)
+    assert_comes_back(small_convnet(), dtype)
     state = full_state(small_convnet(), dtype=torch.float32)
     state["n1.weight"] = state["n1.weight"].to(dtype)
     (back,) = parameter_graph(small_convnet(), state).to_states()
@@ -81,13 +81,13 @@ def test_negative_zeros_come_back() -> None:
 
 def test_every_parameter_stands_at_exactly_one_place() -> None:
     for graph in (small_convnet(), attention(), *sampled("convnet", 1)):
-        made = _check(graph)
+        made = assert_comes_back(graph)
         count = sum(tensor.numel() for tensor in full_state(graph).values())
         assert int(made.node_mask.sum() + made.edge_mask.sum()) == count
 
 
 def test_a_multilayer_perceptron_is_written_as_units_and_weights() -> None:
-    made = _check(mlp(5, 4, 3))
+    made = assert_comes_back(mlp(5, 4, 3))
     assert (made.num_nodes, made.num_edges) == (5 + 4 + 3, 5 * 4 + 4 * 3)
     assert made.edge_mask.sum(dim=1).eq(1).all()
     assert sorted(made.node_position.tolist()) == [-1] * 4 + sorted([*range(5), *range(3)])
@@ -100,7 +100,7 @@ def test_a_kernel_is_one_edge_and_a_large_one_several_in_parallel() -> None:
         g = GraphBuilder()
         x = g("conv2d", g("input", shape=(2, 8, 8)), out_channels=4, kernel_size=size, bias=False)
         graph = g.finish(x)
-        made = _check(graph)
+        made = assert_comes_back(graph)
         assert made.num_edges == 2 * 4 * parts
         assert sorted(set(made.edge_place.tolist())) == list(range(parts))
     middle = graph_layout(g.finish(x)).edge_gather
@@ -108,7 +108,7 @@ def test_a_kernel_is_one_edge_and_a_large_one_several_in_parallel() -> None:
 
 
 def test_single_weights_and_kernels_of_one_stand_in_the_middle() -> None:
-    made = _check(mlp(3, 4, 2))
+    made = assert_comes_back(mlp(3, 4, 2))
     assert made.edge_mask[:, NUM_SLOTS // 2].all()
 
 
@@ -192,7 +192,7 @@ def test_edited_values_come_back_as_states() -> None:
 
 
 def test_the_graph_for_torch_geometric_holds_the_same_numbers() -> None:
-    made = _check(small_convnet())
+    made = assert_comes_back(small_convnet())
     data = made.to_data()
     assert data.validate()
     assert data.num_nodes == made.num_nodes
@@ -250,6 +250,6 @@ def test_bad_stacks_are_refused_with_the_name_of_the_tensor() -> None:
 def test_no_graphs_and_values_of_another_shape_are_refused() -> None:
     with pytest.raises(ParameterGraphError, match="at least one"):
         collate([])
-    made = _check(mlp(3, 4, 2))
+    made = assert_comes_back(mlp(3, 4, 2))
     with pytest.raises(ParameterGraphError, match="Expected values of shape"):
         made.to_states(edge_values=made.edge_values[:-1])

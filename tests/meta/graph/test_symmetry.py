@@ -36,7 +36,7 @@ LARGEST = 20_000
 """Edges; above it the comparison takes seconds."""
 
 
-def _check(graph: ComputationalGraph) -> None:
+def assert_relabelled(graph: ComputationalGraph) -> None:
     table, state = symmetry_table(graph), full_state(graph)
     made = parameter_graph(graph, state)
     if 0 < made.num_edges <= LARGEST:
@@ -48,13 +48,13 @@ def _check(graph: ComputationalGraph) -> None:
 def test_permuting_units_around_every_operator_gives_the_same_graph(
     op: str, shapes: Sequence[Shape], attrs: dict[str, object]
 ) -> None:
-    _check(among_parameters(op, shapes, attrs))
+    assert_relabelled(among_parameters(op, shapes, attrs))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_permuting_units_of_every_space_gives_the_same_graph(space: str) -> None:
     for graph in sampled(space, 2):
-        _check(graph)
+        assert_relabelled(graph)
 
 
 @pytest.mark.parametrize("name", SMALL)
