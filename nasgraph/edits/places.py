@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nasgraph.edits.edited import EditError
 from nasgraph.ir import Scalar, Shape
+from nasgraph.symmetry import matched_axes
 
 Ids = NDArray[np.int64]
 Places = Ids | None
@@ -182,19 +183,11 @@ def reshaped(axes: Sequence[Places], before: Shape, after: Shape) -> tuple[Place
     Axes before and after are matched from the left, as few at a time as their sizes allow.
     """
     result: list[Places] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        i_end, j_end = min(i + 1, len(before)), min(j + 1, len(after))
-        while prod(before[i:i_end]) != prod(after[j:j_end]):
-            if prod(before[i:i_end]) < prod(after[j:j_end]):
-                i_end += 1
-            else:
-                j_end += 1
-        part = _regrouped(axes[i:i_end], before[i:i_end], after[j:j_end])
+    for old, new in matched_axes(before, after):
+        part = _regrouped(axes[old], before[old], after[new])
         if part is None:
             return None
         result.extend(part)
-        i, j = i_end, j_end
     return tuple(result)
 
 

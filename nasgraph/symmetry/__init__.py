@@ -2,6 +2,7 @@
 
 from nasgraph.symmetry.exponents import Scaling
 from nasgraph.symmetry.kept import KeptPlaces, kept_places
+from nasgraph.symmetry.loose import matched_axes
 from nasgraph.symmetry.rescale import random_factors, rescale_units
 from nasgraph.symmetry.table import (
     AxisRef,
@@ -23,6 +24,7 @@ __all__ = [
     "SymmetryTable",
     "UnitGroup",
     "kept_places",
+    "matched_axes",
     "permute_units",
     "random_factors",
     "random_orders",

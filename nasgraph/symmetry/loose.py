@@ -51,7 +51,7 @@ class Loose:
         return tuple(value)
 
 
-def matches(before: Shape, after: Shape) -> Iterator[tuple[slice, slice]]:
+def matched_axes(before: Shape, after: Shape) -> Iterator[tuple[slice, slice]]:
     """Axes before and after a reshape that hold the same numbers: from the left, as few at a time as their sizes allow."""
     i = j = 0
     while i < len(before) or j < len(after):
@@ -68,7 +68,7 @@ def matches(before: Shape, after: Shape) -> Iterator[tuple[slice, slice]]:
 def reshaped(step: Step) -> Value | Loose:
     """What a reshape gives: the first axis that is split into several along which its units change stays loose."""
     ledger, result, loose = step.ledger, list[Axis](), None
-    for old, new in matches(step.shapes[0], step.shape):
+    for old, new in matched_axes(step.shapes[0], step.shape):
         merged = merge_axes(ledger, step.inputs[0][old], step.shapes[0][old])
         after = step.shape[new]
         if loose is None and merged is not None and _changes(ledger, merged, after) > 1:

@@ -18,6 +18,7 @@ from nasgraph.search import (
     ProcessExecutor,
     SearchConfig,
     SearchResult,
+    Study,
     WeightsCleaner,
     create_or_resume,
     open_storage,
@@ -61,6 +62,19 @@ class _Forgetful:
         return self.inner.from_parent(parent)
 
 
+def _study(folder: Path, space: SearchSpace, config: EvolutionConfig, *, resume: bool = False) -> Study:
+    return create_or_resume(
+        open_storage(folder / "journal.log"),
+        "heirs",
+        space=space,
+        objective="val_accuracy",
+        resume=resume,
+        seed=0,
+        data="digits",
+        sampler=RegularisedEvolution(space, seed=0, config=config),
+    )
+
+
 def _search(
     folder: Path,
     evaluate: Evaluator | Executor,
@@ -70,17 +84,7 @@ def _search(
     ahead: int = 1,
 ) -> SearchResult:
     space = _space()
-    sampler = RegularisedEvolution(space, seed=0, config=EvolutionConfig(population=3, sample=2))
-    study = create_or_resume(
-        open_storage(folder / "journal.log"),
-        "heirs",
-        space=space,
-        objective="val_accuracy",
-        resume=resume,
-        seed=0,
-        data="digits",
-        sampler=sampler,
-    )
+    study = _study(folder, space, EvolutionConfig(population=3, sample=2), resume=resume)
     return run_search(space, evaluate, study, SearchConfig(num_trials=trials, seed=0, ahead=ahead))
 
 
@@ -181,17 +185,7 @@ def test_what_is_kept_is_read_back_bit_by_bit_and_damage_is_told(tmp_path: Path)
 def test_the_cleaner_keeps_the_latest_weights_and_none_when_the_search_is_finished(tmp_path: Path) -> None:
     root = tmp_path / "weights"
     space = _space()
-    sampler = RegularisedEvolution(space, seed=0, config=EvolutionConfig(population=2, sample=1))
-    study = create_or_resume(
-        open_storage(tmp_path / "journal.log"),
-        "cleaned",
-        space=space,
-        objective="val_accuracy",
-        resume=False,
-        seed=0,
-        data="digits",
-        sampler=sampler,
-    )
+    study = _study(tmp_path, space, EvolutionConfig(population=2, sample=1))
     counts: list[int] = []
 
     class Counter(WeightsCleaner):

@@ -14,6 +14,7 @@ from nasgraph.ir.op import whole, wholes
 from nasgraph.meta.graph.kinds import ACTIVATIONS
 from nasgraph.meta.graph.rules_layers import LAYERS, joined, lazy
 from nasgraph.meta.graph.sites import Axis, Book, Ids, Joint, Step, Value
+from nasgraph.symmetry import matched_axes
 
 Rule = Callable[[Book, Step], Value]
 
@@ -215,19 +216,10 @@ def _flatten(book: Book, step: Step) -> Value:
 
 def _reshape(book: Book, step: Step) -> Value:
     """Match the axes before and after from the left, as few at a time as their sizes allow."""
-    before, after, value = step.shapes[0], step.shape, step.inputs[0]
     result: list[Axis] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        i_end, j_end = min(i + 1, len(before)), min(j + 1, len(after))
-        while prod(before[i:i_end]) != prod(after[j:j_end]):
-            if prod(before[i:i_end]) < prod(after[j:j_end]):
-                i_end += 1
-            else:
-                j_end += 1
-        merged = _merge(book, step, value[i:i_end])
-        result.extend(_split(book, step, merged, after[j:j_end]))
-        i, j = i_end, j_end
+    for old, new in matched_axes(step.shapes[0], step.shape):
+        merged = _merge(book, step, step.inputs[0][old])
+        result.extend(_split(book, step, merged, step.shape[new]))
     return tuple(result)
 
 

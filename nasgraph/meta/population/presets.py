@@ -1,6 +1,6 @@
 """Named recipes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -176,6 +176,20 @@ _IMAGE_RANGES = Ranges(
 )
 
 
+def _on_pictures(name: str, data: str, families: Sequence[Family], *, image_size: int) -> Recipe:
+    """Convnets on 8,000 reduced pictures: small shards, since each network takes long."""
+    return Recipe(
+        name=name,
+        data=data,
+        families=tuple(families),
+        ranges=_IMAGE_RANGES,
+        shard_size=20,
+        snapshots=(0.3,),
+        image_size=image_size,
+        num_train=8000,
+    )
+
+
 def _fashion_mnist_cnn() -> Recipe:
     """400 small convnets of four kinds on Fashion-MNIST at 14x14 pixels; one width and one family only to test on."""
     kinds = [
@@ -194,16 +208,7 @@ def _fashion_mnist_cnn() -> Recipe:
             "unseen-family",
         ),
     ]
-    return Recipe(
-        name="fashion-mnist-cnn",
-        data="fashion-mnist",
-        families=tuple(kinds),
-        ranges=_IMAGE_RANGES,
-        shard_size=20,
-        snapshots=(0.3,),
-        image_size=14,
-        num_train=8000,
-    )
+    return _on_pictures("fashion-mnist-cnn", "fashion-mnist", kinds, image_size=14)
 
 
 def _cifar10_cnn() -> Recipe:
@@ -219,16 +224,7 @@ def _cifar10_cnn() -> Recipe:
             "unseen-family",
         ),
     ]
-    return Recipe(
-        name="cifar10-cnn",
-        data="cifar10",
-        families=tuple(kinds),
-        ranges=_IMAGE_RANGES,
-        shard_size=20,
-        snapshots=(0.3,),
-        image_size=16,
-        num_train=8000,
-    )
+    return _on_pictures("cifar10-cnn", "cifar10", kinds, image_size=16)
 
 
 def _digits_sample() -> Recipe:
